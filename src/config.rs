@@ -1,0 +1,159 @@
+//! Owns every limit, named, with the relations between them, and the settings a person may change.
+//! Read by everything; decides nothing. Sizes are bytes, times milliseconds, unless a name says more.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+// --- What a client may send -------------------------------------------------------------------
+
+/// A storage identifier, in UTF-8.
+pub const ID_BYTES_MAX: usize = 512;
+/// The request target; longer is a 414.
+pub const TARGET_BYTES_MAX: usize = 64 * KIB;
+/// Request line and header fields together; longer is a 431. Trailers have the same limit.
+pub const HEAD_BYTES_MAX: usize = 80 * KIB;
+/// Header fields of one request; more are a 431.
+pub const HEADERS_MAX: usize = 128;
+/// A request body; longer is a 413.
+pub const BODY_BYTES_MAX: usize = 16 * MIB;
+/// One value; longer is a 413.
+pub const VALUE_BYTES_MAX: usize = MIB;
+/// Values of one append; more are a 400.
+pub const VALUES_MAX: usize = 10_000;
+/// Storages of one selection; more are a 400.
+pub const SELECTION_STORAGES_MAX: usize = 10_000;
+/// `limit` and `last`.
+pub const WINDOW_EVENTS_MAX: u32 = 10_000;
+/// `synced` lists the counts of the storages up to so many.
+pub const SYNCED_ITEMS_MAX: usize = 100;
+/// Request bodies in memory together, whatever they wait for; beyond it a request is a 503.
+pub const BODIES_BYTES_MAX: usize = 128 * MIB;
+/// Bodies above this are parsed and hashed by a reader thread: 64 KiB take the loop 0.2 ms.
+pub const PARSE_ON_LOOP_BYTES_MAX: usize = 64 * KIB;
+
+// --- Connections ------------------------------------------------------------------------------
+
+/// Bytes read from a connection, and written to it, in one turn of the loop.
+pub const TURN_BYTES_MAX: usize = 64 * KIB;
+/// Connections written to in one turn; the rest of a broadcast waits for the next.
+pub const TURN_FLUSHES_MAX: usize = 256;
+/// Connections accepted in one turn.
+pub const TURN_ACCEPTS_MAX: usize = 128;
+/// Descriptors kept back from connections: the database, its log, the poll, the listeners.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+/// Pieces given to one vectored write.
+pub const WRITE_SLICES_MAX: usize = 64;
+/// What may be queued for one connection, unless a single frame is larger than that.
+pub const OUTBOX_BYTES_MAX: usize = 256 * KIB;
+/// What a reader encodes in one page, unless one event is larger than that.
+pub const PAGE_BYTES: usize = 128 * KIB;
+/// Events looked at for one page.
+pub const PAGE_EVENTS_MAX: usize = 4_096;
+
+pub const HEAD_TIMEOUT: u64 = 10_000;
+pub const BODY_STALL_TIMEOUT: u64 = 10_000;
+pub const KEEP_ALIVE_TIMEOUT: u64 = 75_000;
+/// An outbox that makes no progress for so long closes its connection (TCP_USER_TIMEOUT too).
+pub const WRITE_STALL_TIMEOUT: u64 = 60_000;
+/// A closing connection reads what the peer still sends for so long, so that no RST eats the reply.
+pub const LINGER_TIMEOUT: u64 = 2_000;
+/// Silence on a stream after which a comment is sent.
+pub const COMMENT_INTERVAL: u64 = 15_000;
+/// The writer must answer a health check within this.
+pub const HEALTH_TIMEOUT: u64 = 2_000;
+/// From the first signal to the exit, whatever clients do.
+pub const STOP_TIMEOUT: u64 = 5_000;
+
+/// `retry:` of a stream that is served, of one that is sent away, and the spread of the latter.
+pub const RETRY: u64 = 2_000;
+pub const RETRY_AWAY: u64 = 3_000;
+pub const RETRY_AWAY_JITTER: u64 = 7_000;
+/// `Retry-After` of a 503, in seconds.
+pub const RETRY_AFTER_SECONDS: u64 = 2;
+
+// --- Queues between threads -------------------------------------------------------------------
+
+/// Appends with the writer; beyond it a request is a 503.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 16_384;
+/// Subscriptions and their ends with the writer; further ones wait, at most one a feed.
+pub const SUBSCRIPTIONS_IN_FLIGHT_MAX: usize = 4_096;
+/// Health checks with the writer.
+pub const PINGS_IN_FLIGHT_MAX: usize = 64;
+/// The writer's inbox: the hub counts what it sends, so that a send never finds it full. One place
+/// more is the checkpointer's.
+pub const WRITER_INBOX_MAX: usize =
+    APPENDS_IN_FLIGHT_MAX + SUBSCRIPTIONS_IN_FLIGHT_MAX + PINGS_IN_FLIGHT_MAX + 1;
+/// Requests with the readers; beyond it a request is a 503, and a stream's page waits.
+pub const READS_IN_FLIGHT_MAX: usize = 1_024;
+/// Requests the hub keeps because the readers have enough; beyond it a request is a 503.
+pub const READS_WAITING_MAX: usize = 16_384;
+/// Notices from the writer that the loop has not taken; a full queue holds the writer.
+pub const NOTICES_MAX: usize = 1_024;
+/// Log lines that the log thread has not written; further ones are counted and dropped.
+pub const LOG_LINES_MAX: usize = 4_096;
+
+// --- The writer and the store -----------------------------------------------------------------
+
+/// Appends, and bytes of values, that one transaction takes.
+pub const COMMIT_APPENDS_MAX: usize = 1_024;
+pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
+/// How long the writer's inbox waits while an index change could not be published.
+pub const PUBLISH_RETRY: u64 = 1;
+/// The log is indexed this many events at a time.
+pub const FOLD_EVENTS: usize = 16_384;
+/// Events past the indexes that a commit may find; above it, it folds before it appends.
+pub const UNFOLDED_EVENTS_MAX: usize = 8 * FOLD_EVENTS;
+/// Above the soft limit the checkpointer copies the write-ahead log and the writer restarts it;
+/// above the hard one appends wait for that.
+pub const WAL_BYTES_SOFT: usize = 32 * MIB;
+pub const WAL_BYTES_HARD: usize = 512 * MIB;
+/// SQLite's page cache of each connection.
+pub const PAGE_CACHE_BYTES: usize = 8 * MIB;
+
+const _: () = {
+    assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a longest target fits into a head");
+    assert!(BODY_BYTES_MAX <= BODIES_BYTES_MAX, "the largest body may be taken");
+    assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");
+    assert!(PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits into an empty outbox");
+    assert!(
+        COMMENT_INTERVAL < WRITE_STALL_TIMEOUT,
+        "a dead peer is written to before it is given up"
+    );
+    assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
+    assert!(WAL_BYTES_SOFT < WAL_BYTES_HARD, "checkpoints start before appends wait for them");
+};
+
+/// What a person may set, by flag or by `RILL_…` variable.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: Vec<SocketAddr>,
+    pub db: PathBuf,
+    pub readers: usize,
+    pub cors_origin: String,
+    pub access_log: bool,
+    pub log_level: log::LevelFilter,
+    pub body_bytes_max: usize,
+    pub value_bytes_max: usize,
+    pub outbox_bytes_max: usize,
+    pub connections_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 7400))],
+            db: PathBuf::from("rill.db"),
+            readers: 1,
+            cors_origin: "*".to_owned(),
+            access_log: false,
+            log_level: log::LevelFilter::Info,
+            body_bytes_max: BODY_BYTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            outbox_bytes_max: OUTBOX_BYTES_MAX,
+            connections_max: usize::MAX,
+        }
+    }
+}

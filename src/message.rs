@@ -1,0 +1,203 @@
+//! Owns every message between the threads, on one page. The hub sends to the writer and to the
+//! readers and counts what it sends, so that no send finds a full queue; every request is answered
+//! exactly once, and its answer gives the credit back.
+//!
+//! ```text
+//!           ToWriter                      FromWriter
+//!   hub ───────────────▶ writer ─────────────────────▶ hub
+//!           ToReader                      FromReader
+//!   hub ───────────────▶ readers ────────────────────▶ hub
+//!           ToCheckpointer                ToWriter::Checkpointed
+//!   writer ────────────▶ checkpointer ───────────────▶ writer
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{NewValue, Placed, Seq};
+use crate::id::Id;
+use crate::problem::Problem;
+use crate::route::{Answer, Route};
+use crate::selection::Window;
+use crate::store::{StoreError, StoreGauges};
+
+/// A place in the subscriber index. Used again only after `Left` named it.
+pub type Slot = u32;
+
+/// Names one exchange of one connection; an answer that comes after the connection went names
+/// nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    pub connection: u32,
+    pub exchange: u32,
+}
+
+#[derive(Debug)]
+pub enum ToWriter {
+    Append(Append),
+    /// Answered by `Joined`.
+    Subscribe {
+        slot: Slot,
+        ids: Arc<[Id]>,
+    },
+    /// Answered by `Left`; follows the slot's `Joined`.
+    Unsubscribe {
+        slot: Slot,
+    },
+    /// Answered by `Pong`.
+    Ping {
+        token: Token,
+    },
+    /// From the checkpointer: the log's bulk is copied.
+    Checkpointed(Result<(), StoreError>),
+}
+
+/// Values to append, committed together.
+#[derive(Debug)]
+pub struct Append {
+    pub token: Token,
+    pub id: Id,
+    pub values: Vec<NewValue>,
+}
+
+#[derive(Debug)]
+pub enum FromWriter {
+    /// A commit is durable: the acknowledgements and the events in one.
+    Committed(Commit),
+    /// A commit failed; nothing of it is visible.
+    Failed {
+        appends: Vec<Append>,
+        error: StoreError,
+    },
+    /// The published index holds the slot. Every event up to `last` was noticed before; every later
+    /// one is noticed after.
+    Joined {
+        slot: Slot,
+        last: Seq,
+    },
+    /// No published index holds the slot any more.
+    Left {
+        slot: Slot,
+    },
+    Pong {
+        token: Token,
+    },
+}
+
+#[derive(Debug)]
+pub struct Commit {
+    /// In commit order: the new ones among `placed` rise by 1 from one to the next.
+    pub appended: Vec<Appended>,
+    /// The newest event there is.
+    pub last: Seq,
+    pub took: Duration,
+    pub store: StoreGauges,
+}
+
+#[derive(Debug)]
+pub struct Appended {
+    pub append: Append,
+    /// For each value of the append.
+    pub placed: Box<[Placed]>,
+}
+
+/// A selection whose cursors were resolved.
+#[derive(Debug, PartialEq)]
+pub struct ReadPlan {
+    pub items: Vec<ReadItem>,
+    pub window: Window,
+    /// The request's cursor, or one of its items', was not valid: everything from the start.
+    pub reset: bool,
+    /// What the request's own cursor was; a reply's `cursor` is never below it.
+    pub after: Seq,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadItem {
+    pub id: Id,
+    /// Only events past this: the larger of the request's cursor and the item's own.
+    pub after: Seq,
+}
+
+#[derive(Debug)]
+pub enum ToReader {
+    /// A body too large to be parsed on the loop. Answered by `Parsed`.
+    Parse { token: Token, route: Route, query: String, body: Vec<u8> },
+    /// The first page of a JSON reply, at `to`. Answered by `Opened`.
+    Open { token: Token, plan: Arc<ReadPlan>, to: Seq, unless: Vec<Seq> },
+    /// A further page of it. Answered by `Paged`.
+    Page { token: Token, plan: Arc<ReadPlan>, position: Position },
+    /// Events of a stream, as frames. Answered by `Followed`.
+    Follow { slot: Slot, plan: Arc<ReadPlan>, from: From, to: Seq },
+}
+
+/// Where a page of a stream starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// As the plan says. When the page reaches `to`, `synced` follows.
+    Plan,
+    /// Past this, on the way to `synced`.
+    Opening(Seq),
+    /// Past this, of all the plan's storages, whatever else the plan says.
+    Live(Seq),
+}
+
+/// How far a JSON reply was written: opaque to the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The item that is being written, and the last of its events that was.
+    pub item: usize,
+    pub after: Seq,
+    /// Whether the item's head, and an event of it, were written.
+    pub begun: bool,
+    pub comma: bool,
+    /// The events of the reply: `floor < seq <= to`.
+    pub floor: Seq,
+    pub to: Seq,
+    /// The counts are those at `visible`.
+    pub visible: Seq,
+    /// What the reply ends with.
+    pub cursor: Seq,
+    pub more: bool,
+}
+
+#[derive(Debug)]
+pub enum FromReader {
+    Parsed {
+        token: Token,
+        answer: Result<Answer, Problem>,
+    },
+    /// `last` is what the reply's entity tag is made of.
+    Opened {
+        token: Token,
+        last: Seq,
+        body: Vec<u8>,
+        next: Option<Position>,
+    },
+    Paged {
+        token: Token,
+        body: Vec<u8>,
+        next: Option<Position>,
+    },
+    /// Everything the stream selects is in `frames` up to `cursor`; `synced` says whether the event
+    /// of that name ends them.
+    Followed {
+        slot: Slot,
+        frames: Vec<u8>,
+        cursor: Seq,
+        synced: bool,
+    },
+    Failed {
+        token: Token,
+        error: StoreError,
+    },
+    FollowFailed {
+        slot: Slot,
+        error: StoreError,
+    },
+}
+
+#[derive(Debug)]
+pub enum ToCheckpointer {
+    Run,
+}

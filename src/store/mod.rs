@@ -1,0 +1,153 @@
+//! Owns the seam between rill and whatever keeps its log: "append this batch, tell me its `seq`s"
+//! and "what comes after `seq`". The writer calls `WriteLog`, each reader its own `ReadLog`, the
+//! checkpointer `Checkpoint`; `sqlite` is the one that serves. Nothing here knows of threads,
+//! clients or JSON.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use crate::event::{Hash, NewValue, Placed, Seq};
+use crate::id::Id;
+
+pub mod sqlite;
+
+/// Values for one storage, to be committed together.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    pub id: &'a Id,
+    pub values: &'a [NewValue],
+}
+
+/// What the metrics say of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreGauges {
+    pub last: Seq,
+    /// Events that the indexes do not hold yet.
+    pub unfolded: u64,
+    pub segments: u64,
+    pub wal_bytes: u64,
+}
+
+/// Whether a slice of upkeep left more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    Done,
+    More,
+}
+
+/// The one writer's side of the log.
+pub trait WriteLog: Send {
+    /// The newest event's `seq`, 0 in an empty store.
+    fn last(&self) -> Seq;
+
+    /// Appends all batches as one transaction, and returns once it is durable: for every value of
+    /// every batch where it stands. A value that its storage holds already, or that stands earlier
+    /// in the batches for the same storage, keeps its first `seq`. After an error nothing of it is
+    /// visible, now or later.
+    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError>;
+
+    /// One slice, of a few milliseconds, of the work that nobody waits for: indexing the log.
+    fn upkeep(&mut self) -> Result<Upkeep, StoreError>;
+
+    /// Whether a `Checkpoint::run` is wanted. True once until `restart_log` was called.
+    fn checkpoint_due(&mut self) -> bool;
+
+    /// Between two commits, after `Checkpoint::run`: the short rest of the checkpoint, so that the
+    /// write-ahead log starts over.
+    fn restart_log(&mut self) -> Result<(), StoreError>;
+
+    fn gauges(&self) -> StoreGauges;
+
+    /// Copies the whole write-ahead log into the database and closes it.
+    fn close(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// Copies most of the write-ahead log into the database, on a thread of its own.
+pub trait Checkpoint: Send {
+    fn run(&mut self) -> Result<(), StoreError>;
+}
+
+/// What a storage holds up to a `seq`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    pub count: u64,
+    /// The last event's `seq`, 0 where there is none.
+    pub last: Seq,
+}
+
+/// A storage to be read, from past `after`.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub id: &'a Id,
+    pub after: Seq,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    OldestFirst,
+    NewestFirst,
+}
+
+/// An event found, before its value is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which of the sources it belongs to.
+    pub source: usize,
+    pub seq: Seq,
+    pub hash: Hash,
+}
+
+/// One reader's side of the log. Every call between `begin` and `end` sees the same state, which
+/// holds every event that was committed before `begin`.
+pub trait ReadLog: Send {
+    fn begin(&mut self) -> Result<(), StoreError>;
+
+    /// Ends the view; called after errors too, and safe to call twice.
+    fn end(&mut self);
+
+    /// What the storage holds at or below `to`.
+    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError>;
+
+    /// Visits the events of all sources with `after < seq <= to` in `seq` order over all of them,
+    /// until the visitor breaks. Sources name different storages. Memory does not grow with the
+    /// number of events, only with that of the sources.
+    fn find(
+        &mut self,
+        sources: &[Source<'_>],
+        to: Seq,
+        direction: Direction,
+        visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
+    /// Visits the values at `seqs`, which rise and all exist, in that order, until the visitor
+    /// breaks; with each, its place in `seqs`.
+    fn values(
+        &mut self,
+        seqs: &[Seq],
+        visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+}
+
+/// What can go wrong once a store is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The disk is full; nothing was stored, and reads go on.
+    Full(String),
+    /// The store failed; the next try may not.
+    Failed(String),
+    /// What the disk holds is no longer known (a failed sync). The process must end: reopening in
+    /// it would read what the kernel only pretends to have written.
+    Fatal(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Full(why) => write!(f, "the disk is full: {why}"),
+            StoreError::Failed(why) => write!(f, "the store failed: {why}"),
+            StoreError::Fatal(why) => write!(f, "the store can no longer be trusted: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,1 @@
+//! Owns the SQLite store. Used through the traits of `store`.
