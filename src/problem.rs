@@ -6,11 +6,17 @@
 pub struct Problem {
     pub status: u16,
     pub detail: String,
+    /// The methods a 405 names in its `Allow` field; empty otherwise.
+    pub allow: &'static str,
 }
 
 impl Problem {
     pub fn new(status: u16, detail: impl Into<String>) -> Problem {
-        Problem { status, detail: detail.into() }
+        Problem { status, detail: detail.into(), allow: "" }
+    }
+
+    pub fn method_not_allowed(detail: impl Into<String>, allow: &'static str) -> Problem {
+        Problem { status: 405, detail: detail.into(), allow }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Problem {
