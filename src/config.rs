@@ -25,6 +25,8 @@ pub const VALUE_BYTES_MAX: usize = MIB;
 pub const VALUES_MAX: usize = 10_000;
 /// Storages of one selection; more are a 400.
 pub const SELECTION_STORAGES_MAX: usize = 10_000;
+/// Filters of one selection; more are a 400.
+pub const SELECTION_FILTERS_MAX: usize = 64;
 /// `limit` and `last`.
 pub const WINDOW_EVENTS_MAX: u32 = 10_000;
 /// `synced` lists the counts of the storages up to so many.
