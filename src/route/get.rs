@@ -17,7 +17,8 @@ use crate::selection::{Item, Selection, Window};
 
 pub(super) use query::from_query;
 
-/// `POST /get`: the body is the selection. Of the query only what a reconnecting stream adds counts.
+/// `POST /get`: the body is the selection. Of the query only `lastEventId` counts, which a
+/// reconnecting stream adds.
 pub(super) fn from_body(query: &str, body: &[u8]) -> Result<Selection, Problem> {
     let last_event_id = query::last_event_id(query)?;
     let draft = json::read(Path::Body, body, Body)?;
