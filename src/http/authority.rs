@@ -1,0 +1,106 @@
+//! Owns the grammar of `host[:port]` (RFC 3986, 3.2.2), in a Host field or an absolute-form target.
+//! Stricter than its letter where that would let two requests look like one: a comma is no part of
+//! a name, and userinfo is refused.
+
+use std::net::Ipv6Addr;
+
+pub(super) fn is_authority(text: &[u8]) -> bool {
+    let (host_is_valid, rest) = match text {
+        [b'[', rest @ ..] => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+            (is_ip_literal(&rest[..end]), &rest[end + 1..])
+        }
+        _ => {
+            let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+            (is_registered_name(&text[..end]), &text[end..])
+        }
+    };
+    host_is_valid && (rest.is_empty() || is_port(rest))
+}
+
+fn is_port(text: &[u8]) -> bool {
+    matches!(text, [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit))
+}
+
+/// Between the brackets: an IPv6 address, or a later one as `vN.…`.
+fn is_ip_literal(text: &[u8]) -> bool {
+    let [b'v' | b'V', future @ ..] = text else {
+        return std::str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+    };
+    let Some(dot) = future.iter().position(|byte| *byte == b'.') else { return false };
+    let (version, address) = (&future[..dot], &future[dot + 1..]);
+    !version.is_empty()
+        && version.iter().all(u8::is_ascii_hexdigit)
+        && !address.is_empty()
+        && address.iter().all(|byte| is_name_byte(*byte) || *byte == b':')
+}
+
+/// An IPv4 address has the form of a name.
+fn is_registered_name(text: &[u8]) -> bool {
+    let mut rest = text;
+    loop {
+        rest = match rest {
+            [] => return !text.is_empty(),
+            [b'%', a, b, rest @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest,
+            [byte, rest @ ..] if is_name_byte(*byte) => rest,
+            _ => return false,
+        };
+    }
+}
+
+/// Unreserved characters and sub-delimiters, the comma left out.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_a_host_and_perhaps_a_port() {
+        for text in [
+            "localhost",
+            "a.test",
+            "a.test:",
+            "a.test:8080",
+            "127.0.0.1:80",
+            "xn--nxasmq6b",
+            "a_b",
+            "%41.test",
+            "[::1]",
+            "[2001:db8::1]:80",
+            "[::ffff:127.0.0.1]",
+            "[v1.a:b]",
+        ] {
+            assert!(is_authority(text.as_bytes()), "{text:?}");
+        }
+        for text in [
+            "",
+            ":80",
+            "a b",
+            "a,b",
+            "a:b",
+            "a:80:80",
+            "a:+80",
+            "u@a",
+            "a/b",
+            "a?b",
+            "a\\b",
+            "ä",
+            "%4",
+            "%4g",
+            "[]",
+            "[::1",
+            "[::1]a",
+            "::1",
+            "[127.0.0.1]",
+            "[fe80::1%25eth0]",
+            "[v.a]",
+            "[v1.]",
+            "[v1]",
+        ] {
+            assert!(!is_authority(text.as_bytes()), "{text:?}");
+        }
+    }
+}
