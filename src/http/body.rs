@@ -166,7 +166,9 @@ impl BodyReader {
             State::BeforeExtension => "chunk size: ';'",
             State::Extension => "chunk extension: visible text or CR LF",
             State::SizeLf => "chunk size: LF after CR",
-            State::DataCr | State::DataLf => "chunk data: CR LF after as many bytes as its size",
+            State::DataCr | State::DataLf => {
+                "chunk data: CR LF after as many bytes as its size says"
+            }
             State::TrailerStart => "trailer fields: a field name or CR LF",
             State::TrailerName => "trailer field: a name and ':'",
             State::TrailerValue => "trailer field: visible text or CR LF",

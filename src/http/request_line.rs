@@ -54,12 +54,13 @@ pub(super) fn parse(line: &[u8]) -> Result<RequestLine<'_>, Problem> {
     Ok(RequestLine { method, version, path, query })
 }
 
-/// At the only two spaces; a third is left to the version, which has none.
+/// At the only two spaces.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let method_end = memchr(b' ', line)?;
     let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
     let target_end = memchr(b' ', rest)?;
-    Some((method, &rest[..target_end], &rest[target_end + 1..]))
+    let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
+    (!version.contains(&b' ')).then_some((method, target, version))
 }
 
 fn parse_version(version: &[u8]) -> Result<Version, Problem> {

@@ -1,6 +1,8 @@
 //! Requests as a connection sees them: what is read from them, what is refused, and that neither
 //! depends on how the bytes came.
 
+mod refused;
+
 use super::*;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 use crate::problem::Problem;
@@ -204,154 +206,9 @@ fn chunks_are_decoded() {
     assert_eq!(requests[0].as_ref().unwrap().1.len(), BODY_BYTES_MAX);
 }
 
-/// Requests of which each is refused, with the status.
-fn refused_requests() -> Vec<(Vec<u8>, u16)> {
-    let request_lines: &[(&str, u16)] = &[
-        ("GET HTTP/1.1", 400),
-        ("GET  / HTTP/1.1", 400),
-        ("GET /  HTTP/1.1", 400),
-        ("GET / HTTP/1.1 ", 400),
-        ("GET /a 2 HTTP/1.1", 400),
-        ("GET /", 400),
-        ("GET", 400),
-        (" GET / HTTP/1.1", 400),
-        ("G@T / HTTP/1.1", 400),
-        ("GET\t/ HTTP/1.1", 400),
-        ("GET /\t HTTP/1.1", 400),
-        ("GET / HTTP/01.1", 400),
-        ("GET / http/1.1", 400),
-        ("GET / HTTP/1.", 400),
-        ("GET / HTTP/1.10", 400),
-        ("GET / HTTP/1,1", 400),
-        ("GET / HTTP/+.1", 400),
-        ("GET / HTTP/2.0", 505),
-        ("GET / HTTP/0.9", 505),
-        ("PRI * HTTP/2.0", 505),
-        ("get / HTTP/1.1", 501),
-        ("BREW / HTTP/1.1", 501),
-        ("GET * HTTP/1.1", 400),
-        ("OPTIONS ** HTTP/1.1", 400),
-        ("GET a.test HTTP/1.1", 400),
-        ("CONNECT a.test:443 HTTP/1.1", 400),
-        ("GET /a#b HTTP/1.1", 400),
-        ("GET /a\u{7f} HTTP/1.1", 400),
-        ("GET /a\0 HTTP/1.1", 400),
-        ("GET /\u{e4} HTTP/1.1", 400),
-        ("GET ftp://a.test/ HTTP/1.1", 400),
-        ("GET http:///a HTTP/1.1", 400),
-        ("GET http://u@a.test/ HTTP/1.1", 400),
-        ("GET http://a.test:x/ HTTP/1.1", 400),
-        ("GET http:/a HTTP/1.1", 400),
-    ];
-    let fields: &[(&str, u16)] = &[
-        ("Host: a.test\r\n", 400),
-        ("Host: b.test\r\n", 400),
-        (" X: folded\r\n", 400),
-        ("X: a\r\n folded\r\n", 400),
-        ("X : a\r\n", 400),
-        ("Transfer-Encoding\t: chunked\r\n", 400),
-        ("X[a]: v\r\n", 400),
-        (": v\r\n", 400),
-        ("X\r\n", 400),
-        ("X\u{e4}: v\r\n", 400),
-        ("X: a\0b\r\n", 400),
-        ("X: a\u{7}b\r\n", 400),
-        ("X: a\u{7f}b\r\n", 400),
-        ("X: a\rb\r\n", 400),
-        ("X: a\nY: b\r\n", 400),
-        ("X: a\n\r\n", 400),
-        ("X: a\r\r\n", 400),
-        ("Expect: chocolate\r\n", 417),
-        ("Expect: 100-continue, chocolate\r\n", 417),
-        ("Content-Length: 13\r\nContent-Length: 13\r\n", 400),
-        ("Content-Length: 13, 13\r\n", 400),
-        ("Content-Length: 0xd\r\n", 400),
-        ("Content-Length: 1 3\r\n", 400),
-        ("Content-Length: ,\r\n", 400),
-        ("Content-Length: \"13\"\r\n", 400),
-        ("Content-Length: +13\r\n", 400),
-        ("Content-Length: -0\r\n", 400),
-        ("Content-Length:\r\n", 400),
-        ("Content-Length: 65\r\n", 413),
-        ("Content-Length: 18446744073709551617\r\n", 413),
-        ("Content-Length: 5\nTransfer-Encoding: chunked\r\n", 400),
-        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", 400),
-        ("Transfer-Encoding: gzip\r\nContent-Length: 5\r\n", 400),
-        ("Transfer-Encoding: chunked, chunked\r\n", 400),
-        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
-        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", 400),
-        ("Transfer-Encoding: chunked, gzip\r\n", 400),
-        ("Transfer-Encoding: chunked;\r\n", 400),
-        ("Transfer-Encoding: chunked;q=1\r\n", 400),
-        ("Transfer-Encoding: chun ked\r\n", 400),
-        ("Transfer-Encoding: \u{b}chunked\r\n", 400),
-        ("Transfer-Encoding: chunked\u{a0}\r\n", 400),
-        ("Transfer-Encoding: , chunked\r\n", 400),
-        ("Transfer-Encoding:\r\n", 400),
-        ("Transfer-Encoding: gzip, chunked\r\n", 501),
-        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 501),
-        ("Transfer-Encoding: identity\r\n", 501),
-        ("Transfer-Encoding: xchunked\r\n", 501),
-        ("Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n", 415),
-        ("Content-Length: 1\r\nContent-Encoding: identity, br\r\n", 415),
-    ];
-    let heads: &[(&str, u16)] = &[
-        ("GET / HTTP/1.1\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: a.test, b.test\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: a.test,b.test\r\n\r\n", 400),
-        ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("GET / HTTP/1.1\nHost: a\n\n", 400),
-        ("GET / HTTP/1.1\rHost: a\r\r", 400),
-        ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n", 400),
-        ("\nGET / HTTP/1.0\r\n\r\n", 400),
-        ("\u{16}\u{3}\u{1}\0", 400),
-    ];
-    let chunks: &[(&str, u16)] = &[
-        ("0xd\r\n", 400),
-        ("\r\n", 400),
-        (" d\r\n", 400),
-        ("+d\r\n", 400),
-        ("-1\r\n", 400),
-        (";x\r\n", 400),
-        ("1 \r\n", 400),
-        ("1 1\r\n", 400),
-        ("1\na\r\n", 400),
-        ("1\r\ra", 400),
-        ("1;x\na\r\n", 400),
-        ("1;x\r;\r\n", 400),
-        ("1;x\0\r\n", 400),
-        ("1\r\na\n0\r\n\r\n", 400),
-        ("1\r\nab\r\n", 400),
-        ("1\r\na\r0\r\n\r\n", 400),
-        ("00000000000000001\r\n", 400),
-        ("ffffffffffffffff\r\n", 413),
-        ("41\r\n", 413),
-        ("1\r\na\r\n40\r\n", 413),
-        ("0\r\nX\r\n\r\n", 400),
-        ("0\r\nX : a\r\n\r\n", 400),
-        ("0\r\n: a\r\n\r\n", 400),
-        ("0\r\n X: a\r\n\r\n", 400),
-        ("0\r\nX: a\n\r\n", 400),
-        ("0\r\nX: a\0\r\n\r\n", 400),
-        ("0\r\n\ra", 400),
-    ];
-    let request_lines = request_lines
-        .iter()
-        .map(|(line, status)| (format!("{line}\r\nHost: a.test\r\n\r\n"), *status));
-    let fields = fields.iter().map(|(fields, status)| (get(fields), *status));
-    let heads = heads.iter().map(|(head, status)| (String::from(*head), *status));
-    let chunks = chunks.iter().map(|(chunks, status)| (chunked(chunks), *status));
-    // One byte a character, so that a table can hold bytes that are not UTF-8.
-    let latin_1 = |text: String| text.chars().map(|c| c as u8).collect();
-    let all = request_lines.chain(fields).chain(heads).chain(chunks);
-    all.map(|(request, status)| (latin_1(request), status)).collect()
-}
-
 #[test]
 fn what_is_malformed_or_ambiguous_is_refused() {
-    for (request, status) in refused_requests() {
+    for (request, status) in refused::requests() {
         let outcome = play_whole(&request);
         let shown = request.escape_ascii();
         assert_eq!(outcome.len(), 1, "{shown}");
@@ -479,7 +336,7 @@ fn how_requests_are_split_does_not_matter() {
 
 #[test]
 fn how_refused_requests_are_split_does_not_matter() {
-    for (request, _) in refused_requests() {
+    for (request, _) in refused::requests() {
         assert_splits_do_not_matter(&request);
     }
 }
