@@ -108,6 +108,16 @@ pub const PUBLISH_RETRY: u64 = 1;
 pub const FOLD_EVENTS: usize = 16_384;
 /// Events past the indexes that a commit may find; above it, it folds before it appends.
 pub const UNFOLDED_EVENTS_MAX: usize = 8 * FOLD_EVENTS;
+/// Between commits the log is indexed from so many events on: fewer are not worth a segment.
+pub const IDLE_FOLD_EVENTS: usize = 1_024;
+/// So many segments of the indexes are merged into one, up to a size.
+pub const SEGMENT_FAN_OUT: usize = 8;
+pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
+/// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
+pub const UPKEEP_SLICE_UNITS: usize = 4_096;
+/// Filters over the values of segments, in the writer's memory: 1.5 bytes an event. The largest
+/// segments go without beyond it, and a look-up for a new value in one then reads the disk.
+pub const FILTERS_BYTES_MAX: usize = 256 * MIB;
 /// Above the soft limit the checkpointer copies the write-ahead log and the writer restarts it;
 /// above the hard one appends wait for that.
 pub const WAL_BYTES_SOFT: usize = 32 * MIB;
@@ -125,6 +135,8 @@ const _: () = {
         "a dead peer is written to before it is given up"
     );
     assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
+    assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
+    assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");
     assert!(WAL_BYTES_SOFT < WAL_BYTES_HARD, "checkpoints start before appends wait for them");
 };
 

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use crate::event::{Hash, NewValue, Placed, Seq};
 use crate::id::Id;
 
+pub mod backup;
 pub mod sqlite;
 
 /// Values for one storage, to be committed together.

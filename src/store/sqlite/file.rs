@@ -1,0 +1,211 @@
+//! Owns the database file: who may serve it, whether it is ours, and how a new one is made. Called
+//! when a store is opened. A file that is refused is left as it was, byte for byte, and nothing is
+//! left beside it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{BUSY_TIMEOUT, OpenError, PAGE_BYTES};
+use crate::config::PAGE_CACHE_BYTES;
+use crate::store::StoreError;
+
+/// "rill", in the header's field for the kind of an SQLite database.
+const APPLICATION_ID: i32 = 0x7269_6c6c;
+const SCHEMA_VERSION: i32 = 1;
+
+/// SQLite's own header.
+const HEADER_BYTES: u64 = 100;
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+const SCHEMA: &str = "
+    CREATE TABLE log(
+        seq INTEGER PRIMARY KEY, id TEXT NOT NULL, hash BLOB NOT NULL, value BLOB NOT NULL);
+    CREATE TABLE segment(
+        change INTEGER PRIMARY KEY, number INTEGER NOT NULL, level INTEGER NOT NULL,
+        first INTEGER NOT NULL, last INTEGER NOT NULL);
+    CREATE TABLE posting(
+        segment INTEGER NOT NULL, key BLOB NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY(segment, key)) WITHOUT ROWID;
+    CREATE TABLE digest(
+        segment INTEGER NOT NULL, key INTEGER NOT NULL, offset INTEGER NOT NULL,
+        data BLOB NOT NULL, PRIMARY KEY(segment, key, offset)) WITHOUT ROWID;
+    CREATE TABLE filter(
+        segment INTEGER NOT NULL, part INTEGER NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY(segment, part)) WITHOUT ROWID;
+    CREATE TABLE epoch(
+        start INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL);";
+
+/// What the start of a file says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Missing, empty, or an interrupted creation that SQLite will undo.
+    Nothing,
+    Rill,
+}
+
+/// The file's one name, so that two ways to write it do not lock two files.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
+    match fs::canonicalize(path) {
+        Ok(resolved) => Ok(resolved),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let folder = match path.parent() {
+                Some(folder) if folder != Path::new("") => folder,
+                _ => Path::new("."),
+            };
+            let name = path.file_name().ok_or(OpenError::Path("has no file name".to_owned()))?;
+            let folder = fs::canonicalize(folder)
+                .map_err(|error| OpenError::Path(format!("its folder: {error}")))?;
+            Ok(folder.join(name))
+        }
+        Err(error) => Err(OpenError::Path(error.to_string())),
+    }
+}
+
+/// Locks and opens the database, and makes it if there is none. The lock lasts as long as the file
+/// that is returned.
+pub(super) fn open(path: &Path) -> Result<(Connection, File), OpenError> {
+    let lock_path = beside(path, ".lock");
+    // Reading the file and closing it again would drop the locks of whoever has it open in this
+    // process, so an existing lock is asked first. One that does not exist is made only beside a
+    // file that is not refused.
+    let lock = match File::options().read(true).write(true).open(&lock_path) {
+        Ok(file) => Some(locked(file)?),
+        Err(_) => None,
+    };
+    inspect(path)?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let mut options = File::options();
+            let made = options.read(true).write(true).create(true).truncate(false).open(&lock_path);
+            locked(made.map_err(|error| OpenError::Path(format!("its lock file: {error}")))?)?
+        }
+    };
+    // Whoever held the lock a moment ago may have made the file.
+    let flags = match inspect(path)? {
+        Kind::Nothing => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Kind::Rill => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    let conn = connect(path, flags)?;
+    if conn.is_readonly("main").map_err(StoreError::from)? {
+        return Err(OpenError::Path("is read-only".to_owned()));
+    }
+    make_or_check(&conn)?;
+    configure(&conn)?;
+    Ok((conn, lock))
+}
+
+/// The name of a file that belongs to the database.
+pub(in crate::store) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn locked(file: File) -> Result<File, OpenError> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Served),
+        Err(TryLockError::Error(error)) => Err(OpenError::Path(format!("its lock file: {error}"))),
+    }
+}
+
+/// Looks at the file before SQLite does, which would recover a log or a journal beside it.
+fn inspect(path: &Path) -> Result<Kind, OpenError> {
+    let unreadable = |error: io::Error| OpenError::Path(error.to_string());
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kind::Nothing),
+        Err(error) => return Err(unreadable(error)),
+    };
+    if !metadata.is_file() {
+        return Err(OpenError::Path("is not a file".to_owned()));
+    }
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(HEADER_BYTES).read_to_end(&mut head).map_err(unreadable)?;
+    if head.is_empty() {
+        return Ok(Kind::Nothing);
+    }
+    let zeros = head.iter().all(|&byte| byte == 0);
+    if zeros && beside(path, "-journal").exists() {
+        return Ok(Kind::Nothing);
+    }
+    if head.len() < HEADER_BYTES as usize || &head[..16] != MAGIC {
+        return Err(OpenError::NotRill);
+    }
+    check(i32_at(&head, 68), i32_at(&head, 60))
+}
+
+fn i32_at(head: &[u8], at: usize) -> i32 {
+    i32::from_be_bytes(head[at..at + 4].try_into().expect("4 bytes"))
+}
+
+fn check(application_id: i32, version: i32) -> Result<Kind, OpenError> {
+    match (application_id, version) {
+        (APPLICATION_ID, SCHEMA_VERSION) => Ok(Kind::Rill),
+        (APPLICATION_ID, version) if version > SCHEMA_VERSION => Err(OpenError::Newer(version)),
+        (APPLICATION_ID, _) => Err(OpenError::NotRill),
+        _ => Err(OpenError::OtherProgram),
+    }
+}
+
+/// A journal may have rolled the file back to what it was before: nothing.
+fn make_or_check(conn: &Connection) -> Result<(), OpenError> {
+    let integer = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i32>(0));
+    if integer("PRAGMA page_count").map_err(StoreError::from)? == 0 {
+        return Ok(make(conn)?);
+    }
+    let application_id = integer("PRAGMA application_id").map_err(StoreError::from)?;
+    let version = integer("PRAGMA user_version").map_err(StoreError::from)?;
+    check(application_id, version).map(drop)
+}
+
+/// With a rollback journal, so that the file itself has its header from its first moment: a file
+/// whose header is still in a log cannot be told from another program's.
+fn make(conn: &Connection) -> Result<(), StoreError> {
+    conn.execute_batch(&format!(
+        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA synchronous = FULL; BEGIN IMMEDIATE; \
+         PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; \
+         {SCHEMA} COMMIT;"
+    ))?;
+    Ok(())
+}
+
+/// Whether an open connection's database is one of ours.
+pub(in crate::store) fn is_rill(conn: &Connection) -> Result<(), OpenError> {
+    let integer = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i32>(0));
+    match integer("PRAGMA application_id") {
+        Ok(id) => check(id, integer("PRAGMA user_version").map_err(StoreError::from)?).map(drop),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
+            Err(OpenError::NotRill)
+        }
+        Err(error) => Err(StoreError::from(error).into()),
+    }
+}
+
+pub(in crate::store) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(conn)
+}
+
+/// What every connection of a served database has in common.
+pub(super) fn configure(conn: &Connection) -> Result<(), StoreError> {
+    if !conn.is_readonly("main")? {
+        let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(StoreError::Failed(format!("the file system allows no WAL, but {mode}")));
+        }
+    }
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; \
+         PRAGMA cache_size = -{};",
+        PAGE_CACHE_BYTES / 1_024
+    ))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}

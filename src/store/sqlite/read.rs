@@ -1,0 +1,197 @@
+//! Owns the reading side of the log: one connection and the tail that trails the log with it. Called
+//! by a reader thread through `ReadLog`. A view is one SQLite transaction, from `begin` to `end`.
+
+use std::ops::ControlFlow;
+
+use rusqlite::{Connection, params};
+
+use super::cursor::{SegmentCursor, TailCursor, Wanted, count, merge};
+use super::error::corrupt;
+use super::for_each_in_log;
+use super::segment::{Segment, last_change, list, sql};
+use super::tail::Tail;
+use crate::event::Seq;
+use crate::id::Id;
+use crate::store::{Direction, Found, ReadLog, Source, StoreError, Survey};
+
+/// Blocks that one query reads for all walks of a `find` together.
+const BLOCKS_READ: usize = 16;
+/// Reading on costs less than a new seek while the next value is at most so many rows away.
+const STEPS_MAX: Seq = 12;
+
+pub(super) struct Reader {
+    conn: Connection,
+    segments: Vec<Segment>,
+    /// The change that `segments` were read at.
+    change: i64,
+    tail: Tail,
+}
+
+impl Reader {
+    pub(super) fn new(conn: Connection) -> Reader {
+        Reader { conn, segments: Vec::new(), change: 0, tail: Tail::after(0) }
+    }
+
+    /// Reads what was committed since the last view.
+    fn catch_up(&mut self) -> Result<(), StoreError> {
+        let change = last_change(&self.conn)?;
+        if change != self.change {
+            self.segments = list(&self.conn)?;
+            self.tail.forget(self.segments.last().map_or(0, |segment| segment.last));
+            self.change = change;
+        }
+        let tail = &mut self.tail;
+        for_each_in_log(&self.conn, tail.last(), |storage, hash| tail.push(storage, hash))
+    }
+
+    /// Segment by segment, as each holds earlier events than the next, and the tail the latest.
+    fn walk(
+        &self,
+        wanted: &[Wanted],
+        after: Seq,
+        to: Seq,
+        direction: Direction,
+        visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let overlaps = |segment: &&Segment| after < segment.last && segment.first <= to;
+        let segments = self.segments.iter().filter(overlaps);
+        match direction {
+            Direction::OldestFirst => {
+                for &segment in segments {
+                    if self.find_in_segment(segment, wanted, direction, visit)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                self.find_in_tail(wanted, direction, visit)
+            }
+            Direction::NewestFirst => {
+                if self.find_in_tail(wanted, direction, visit)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                for &segment in segments.rev() {
+                    if self.find_in_segment(segment, wanted, direction, visit)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            }
+        }
+    }
+
+    fn find_in_segment(
+        &self,
+        segment: Segment,
+        wanted: &[Wanted],
+        direction: Direction,
+        visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let blocks_read = (BLOCKS_READ / wanted.len().max(1)).max(1);
+        let mut cursors = Vec::new();
+        for &wanted in wanted.iter().filter(|wanted| wanted.after < segment.last) {
+            let cursor = SegmentCursor::open(&self.conn, segment, wanted, direction, blocks_read)?;
+            cursors.push(cursor);
+        }
+        merge(&mut cursors, direction, visit)
+    }
+
+    fn find_in_tail(
+        &self,
+        wanted: &[Wanted],
+        direction: Direction,
+        visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let walks = wanted.iter().filter_map(|&wanted| {
+            Some(TailCursor::open(self.tail.events(wanted.storage)?, wanted, direction))
+        });
+        merge(&mut walks.collect::<Vec<_>>(), direction, visit)
+    }
+}
+
+impl ReadLog for Reader {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.end();
+        self.conn.prepare_cached("BEGIN")?.execute([])?;
+        self.catch_up()
+    }
+
+    fn end(&mut self) {
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            log::error!("a read transaction could not be ended: {error}");
+        }
+    }
+
+    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+        let storage = id.key();
+        let mut survey = Survey::default();
+        for segment in self.segments.iter().take_while(|segment| segment.first <= to) {
+            let (events, last) = count(&self.conn, segment, storage, to)?;
+            survey.count += events;
+            survey.last = last.unwrap_or(survey.last);
+        }
+        if let Some(events) = self.tail.events(storage) {
+            let events_to = events.partition_point(|(seq, _)| *seq <= to);
+            survey.count += events_to as u64;
+            survey.last = events_to.checked_sub(1).map_or(survey.last, |at| events[at].0);
+        }
+        Ok(survey)
+    }
+
+    fn find(
+        &mut self,
+        sources: &[Source<'_>],
+        to: Seq,
+        direction: Direction,
+        visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut wanted = wanted(sources, to);
+        // In the order of the index, so that seeks are near each other.
+        wanted.sort_unstable_by_key(|wanted| wanted.storage);
+        let Some(after) = wanted.iter().map(|wanted| wanted.after).min() else { return Ok(()) };
+        self.walk(&wanted, after, to, direction, visit).map(drop)
+    }
+
+    fn values(
+        &mut self,
+        seqs: &[Seq],
+        visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, value FROM log WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
+        )?;
+        let mut at = 0;
+        for run in seqs.chunk_by(|seq, next| next.saturating_sub(*seq) <= STEPS_MAX) {
+            let mut left = run.iter();
+            let mut next = left.next();
+            let mut rows = statement.query(params![sql(run[0]), sql(run[run.len() - 1])])?;
+            while let (Some(&seq), Some(row)) = (next, rows.next()?) {
+                if row.get::<_, i64>(0)? != sql(seq) {
+                    continue;
+                }
+                let value = row.get_ref(1)?.as_blob().ok().and_then(|v| str::from_utf8(v).ok());
+                if visit(at, value.ok_or_else(|| corrupt("a value is not UTF-8"))?).is_break() {
+                    return Ok(());
+                }
+                at += 1;
+                next = left.next();
+            }
+            if next.is_some() {
+                return Err(corrupt("an index names an event that the log does not hold"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sources that may have events up to `to`.
+fn wanted(sources: &[Source<'_>], to: Seq) -> Vec<Wanted> {
+    let live = sources.iter().enumerate().filter(|(_, source)| source.after < to);
+    live.map(|(at, source)| Wanted {
+        source: at,
+        storage: source.id.key(),
+        after: source.after,
+        to,
+    })
+    .collect()
+}

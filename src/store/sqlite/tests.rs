@@ -1,0 +1,588 @@
+//! The store against a naive model of it: whatever is appended, folded, merged, reopened, copied or
+//! cut off, what is read is what the model holds.
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rusqlite::{Connection, OpenFlags};
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::event::{NewValue, Placed};
+use crate::store::backup::{BackupError, backup};
+use crate::store::{Batch, Direction, Found, Source, Survey, Upkeep};
+
+/// A folder of its own, deleted at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("rill-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// All names in it, with the hash of what they hold.
+    fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let paths = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        let mut contents: Vec<_> = paths
+            .filter(|path| path.is_file())
+            .map(|path| (path.clone(), Sha256::digest(fs::read(path).unwrap()).to_vec()))
+            .collect();
+        contents.sort();
+        contents
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// Folds and merges after a few events.
+fn tiny() -> Tuning {
+    Tuning {
+        fold_events: 40,
+        idle_fold_events: 10,
+        unfolded_events_max: 120,
+        fan_out: 3,
+        segment_events_max: 2_000,
+        slice_units: 16,
+        filters_bytes_max: 1_000,
+        wal_bytes_soft: 100_000,
+        wal_bytes_hard: 400_000,
+    }
+}
+
+fn id(n: u64) -> Id {
+    Id::new(&format!("storage {n}")).unwrap()
+}
+
+/// What the store should hold.
+#[derive(Clone, Default)]
+struct Model {
+    events: Vec<(Id, NewValue)>,
+    places: HashMap<(Id, Hash), Seq>,
+}
+
+impl Model {
+    fn append(&mut self, id: &Id, value: &NewValue) -> Placed {
+        let next = self.events.len() as Seq + 1;
+        let place = self.places.entry((id.clone(), value.hash)).or_insert(next);
+        let placed = Placed { seq: *place, new: *place == next };
+        if placed.new {
+            self.events.push((id.clone(), value.clone()));
+        }
+        placed
+    }
+
+    /// The first events only, as after a crash that lost the rest.
+    fn cut(&mut self, last: Seq) {
+        self.events.truncate(last as usize);
+        self.places.retain(|_, seq| *seq <= last);
+    }
+
+    fn survey(&self, id: &Id, to: Seq) -> Survey {
+        let seqs = self.found(&[Source { id, after: 0 }], to);
+        Survey { count: seqs.len() as u64, last: seqs.last().map_or(0, |found| found.seq) }
+    }
+
+    fn found(&self, sources: &[Source<'_>], to: Seq) -> Vec<Found> {
+        let events = self.events.iter().zip(1..).filter(|(_, seq)| *seq <= to);
+        let find = |((id, value), seq): (&(Id, NewValue), Seq)| {
+            let source = sources.iter().position(|s| s.id == id && s.after < seq)?;
+            Some(Found { source, seq, hash: value.hash })
+        };
+        events.filter_map(find).collect()
+    }
+}
+
+const STORAGES: u64 = 9;
+
+/// A few batches over a few storages, many values of them known already.
+fn random_batches(random: &mut Random) -> Vec<(Id, Vec<NewValue>)> {
+    let mut batch = |_| {
+        // Storage 0 gets half of everything.
+        let n = if random.below(2) == 0 { 0 } else { random.below(STORAGES) };
+        let values = 1 + random.below(12);
+        let mut value = |_| NewValue::new(format!("value\0{}", random.below(1_500)));
+        (id(n), (0..values).map(&mut value).collect())
+    };
+    (0..4).map(&mut batch).collect()
+}
+
+fn commit_both(log: &mut dyn WriteLog, model: &mut Model, batches: &[(Id, Vec<NewValue>)]) {
+    let asked: Vec<_> = batches.iter().map(|(id, values)| Batch { id, values }).collect();
+    let placed = log.commit(&asked).unwrap();
+    for ((id, values), placed) in batches.iter().zip(&placed) {
+        let expected: Vec<_> = values.iter().map(|value| model.append(id, value)).collect();
+        assert_eq!(**placed, expected);
+    }
+    assert_eq!(log.last(), model.events.len() as Seq);
+}
+
+fn find(
+    reader: &mut dyn ReadLog,
+    sources: &[Source<'_>],
+    to: Seq,
+    direction: Direction,
+    limit: usize,
+) -> Vec<Found> {
+    let mut found = Vec::new();
+    reader
+        .find(sources, to, direction, &mut |event| {
+            found.push(event);
+            if found.len() == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+    found
+}
+
+fn check_reader(reader: &mut dyn ReadLog, model: &Model, random: &mut Random) {
+    let last = model.events.len() as Seq;
+    let ids: Vec<Id> = (0..STORAGES + 1).map(id).collect();
+    reader.begin().unwrap();
+    for to in [Seq::MAX, last, random.below(last + 2)] {
+        for id in &ids {
+            assert_eq!(reader.survey(id, to).unwrap(), model.survey(id, to), "{id:?} to {to}");
+        }
+        for many in [1, 3, ids.len()] {
+            let mut source = |n| {
+                let id = &ids[(n + random.below(2) as usize * 3) % ids.len()];
+                Source { id, after: random.below(3) * random.below(last + 2) / 2 }
+            };
+            let mut sources: Vec<Source<'_>> = (0..many).map(&mut source).collect();
+            sources.sort_by(|a, b| a.id.cmp(b.id));
+            sources.dedup_by(|a, b| a.id == b.id);
+            check_find(reader, model, &sources, to, 1 + random.below(60) as usize);
+        }
+    }
+    reader.end();
+    reader.end();
+}
+
+fn check_find(
+    reader: &mut dyn ReadLog,
+    model: &Model,
+    sources: &[Source<'_>],
+    to: Seq,
+    limit: usize,
+) {
+    let mut expected = model.found(sources, to);
+    assert_eq!(find(reader, sources, to, Direction::OldestFirst, usize::MAX), expected);
+    let some = &expected[..limit.min(expected.len())];
+    assert_eq!(find(reader, sources, to, Direction::OldestFirst, limit), some);
+    check_values(reader, model, &expected);
+    expected.reverse();
+    assert_eq!(find(reader, sources, to, Direction::NewestFirst, usize::MAX), expected);
+    let some = &expected[..limit.min(expected.len())];
+    assert_eq!(find(reader, sources, to, Direction::NewestFirst, limit), some);
+}
+
+fn check_values(reader: &mut dyn ReadLog, model: &Model, found: &[Found]) {
+    let seqs: Vec<Seq> = found.iter().map(|found| found.seq).collect();
+    let mut visited = 0;
+    reader
+        .values(&seqs, &mut |at, value| {
+            assert_eq!(at, visited);
+            assert_eq!(value, &*model.events[seqs[at] as usize - 1].1.text);
+            visited += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(visited, seqs.len());
+}
+
+/// One step of a life: commits, with upkeep and checkpoints in between.
+fn live(opened: &mut Opened, model: &mut Model, random: &mut Random) {
+    let log = &mut opened.log;
+    commit_both(&mut **log, model, &random_batches(random));
+    for _ in 0..random.below(3) {
+        log.upkeep().unwrap();
+    }
+    if log.checkpoint_due() {
+        assert!(!log.checkpoint_due(), "once until the log was restarted");
+        opened.checkpoint.run().unwrap();
+        log.restart_log().unwrap();
+    }
+}
+
+/// The files as a crash of the machine could leave them: all of the database, and of its log what
+/// `keep` says.
+fn copy_files(from: &Path, to: &Path, keep: impl FnOnce(usize) -> usize) {
+    fs::copy(from, to).unwrap();
+    let wal = fs::read(file::beside(from, "-wal")).unwrap_or_default();
+    let kept = keep(wal.len()).min(wal.len());
+    fs::write(file::beside(to, "-wal"), &wal[..kept]).unwrap();
+}
+
+#[test]
+fn what_is_read_is_what_was_appended() {
+    for seed in 0..4 {
+        let folder = Folder::new();
+        let path = folder.file("db");
+        let (mut random, mut model) = (Random(seed), Model::default());
+        let mut epochs = 0;
+        for _ in 0..4 {
+            let mut opened = open_with(&path, tiny()).unwrap();
+            epochs += 1;
+            assert_eq!((opened.last, opened.epochs.len()), (model.events.len() as Seq, epochs));
+            assert_eq!(opened.epochs.last().unwrap().1, opened.last);
+            let mut reader = open_reader(&path).unwrap();
+            for step in 0..40 {
+                live(&mut opened, &mut model, &mut random);
+                if step % 8 == 0 {
+                    check_reader(&mut *reader, &model, &mut random);
+                }
+            }
+            check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+            if random.below(2) == 0 {
+                drop(reader);
+                opened.log.close().unwrap();
+            }
+        }
+        let mut opened = open_with(&path, tiny()).unwrap();
+        while opened.log.upkeep().unwrap() == Upkeep::More {}
+        check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+        let gauges = opened.log.gauges();
+        assert!(gauges.segments > 1 && gauges.unfolded < 10, "{gauges:?}");
+        assert_no_garbage(&path);
+    }
+}
+
+/// Every block belongs to a segment, and none is larger than its page allows.
+fn assert_no_garbage(path: &Path) {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    for table in ["posting", "digest", "filter"] {
+        let sql = format!(
+            "SELECT count(*) FROM {table} WHERE segment NOT IN (SELECT number FROM segment)"
+        );
+        assert_eq!(conn.query_row(&sql, [], |row| row.get(0)), Ok(0), "garbage in {table}");
+    }
+    let verdict = conn.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+    assert_eq!(verdict.unwrap(), "ok");
+}
+
+#[test]
+fn a_crash_leaves_the_events_up_to_some_commit() {
+    for seed in 0..6 {
+        let folder = Folder::new();
+        let (mut random, mut model) = (Random(seed), Model::default());
+        let mut path = folder.file("db");
+        for life in 0..4 {
+            let mut opened = open_with(&path, tiny()).unwrap();
+            for _ in 0..10 + random.below(20) {
+                live(&mut opened, &mut model, &mut random);
+            }
+            // A new commit, so that nothing in the log was copied into the database already: what
+            // was copied had been synced, and no crash takes it away.
+            let values = vec![NewValue::new(format!("life {life}"))];
+            commit_both(&mut *opened.log, &mut model, &[(id(0), values)]);
+            let crashed = folder.file(&format!("db {life}"));
+            let whole = life % 2 == 0;
+            copy_files(&path, &crashed, |bytes| {
+                if whole { bytes } else { random.below(bytes as u64 + 1) as usize }
+            });
+            drop(opened);
+            path = crashed;
+            let opened = open_with(&path, tiny()).unwrap();
+            assert!(opened.last <= model.events.len() as Seq);
+            assert!(!whole || opened.last == model.events.len() as Seq, "nothing was lost");
+            model.cut(opened.last);
+            check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+        }
+        let mut opened = open_with(&path, tiny()).unwrap();
+        live(&mut opened, &mut model, &mut random);
+        while opened.log.upkeep().unwrap() == Upkeep::More {}
+        check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+        assert_no_garbage(&path);
+    }
+}
+
+#[test]
+fn a_view_stays_as_it_was_while_appends_go_on() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let (mut random, mut model) = (Random(9), Model::default());
+    let tuning = Tuning { wal_bytes_hard: usize::MAX, ..tiny() };
+    let mut opened = open_with(&path, tuning).unwrap();
+    let mut reader = open_reader(&path).unwrap();
+    for _ in 0..10 {
+        live(&mut opened, &mut model, &mut random);
+        let before = model.clone();
+        reader.begin().unwrap();
+        for _ in 0..8 {
+            commit_both(&mut *opened.log, &mut model, &random_batches(&mut random));
+            opened.log.upkeep().unwrap();
+        }
+        let (id, last) = (id(0), before.events.len() as Seq);
+        assert_eq!(reader.survey(&id, Seq::MAX).unwrap(), before.survey(&id, Seq::MAX));
+        check_find(&mut *reader, &before, &[Source { id: &id, after: 0 }], last, 7);
+        reader.end();
+    }
+    check_reader(&mut *reader, &model, &mut random);
+}
+
+#[test]
+fn a_failed_commit_leaves_nothing_and_is_repeated() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let (mut random, mut model) = (Random(5), Model::default());
+    let mut opened = open_with(&path, tiny()).unwrap();
+    let mut other = Connection::open(&path).unwrap();
+    other.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    for round in 0..30 {
+        for _ in 0..3 {
+            live(&mut opened, &mut model, &mut random);
+        }
+        // An event that someone else put in the next place makes the insert fail half-way.
+        let taken = model.events.len() as Seq + 1 + round % 3;
+        let other = other.transaction().unwrap();
+        other
+            .execute("INSERT INTO log VALUES(?1, 'x', x'00', x'00')", [segment::sql(taken)])
+            .unwrap();
+        other.commit().unwrap();
+        let values: Vec<_> =
+            (0..60).map(|n| NewValue::new(format!("round {round} value {n}"))).collect();
+        let batches = [(id(1), values)];
+        let asked = [Batch { id: &batches[0].0, values: &batches[0].1 }];
+        let before = opened.log.gauges();
+        assert!(matches!(opened.log.commit(&asked), Err(StoreError::Failed(_))));
+        let after = opened.log.gauges();
+        assert_eq!((after.last, after.unfolded), (before.last, before.unfolded));
+        let mend = Connection::open(&path).unwrap();
+        mend.execute("DELETE FROM log WHERE seq = ?1", [segment::sql(taken)]).unwrap();
+        drop(mend);
+        commit_both(&mut *opened.log, &mut model, &batches);
+    }
+    while opened.log.upkeep().unwrap() == Upkeep::More {}
+    check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+    assert_no_garbage(&path);
+}
+
+#[test]
+fn digests_that_collide_are_told_apart_across_blocks() {
+    let folder = Folder::new();
+    let opened = open_with(&folder.file("db"), tiny()).unwrap();
+    drop(opened);
+    let conn = Connection::open(folder.file("db")).unwrap();
+    let segment = segment::Segment { number: 1, level: 0, first: 1, last: 500 };
+    let mut writer = segment::SegmentWriter::new(segment);
+    let value = |seq: Seq| NewValue::new(format!("{seq}"));
+    for seq in 1..=500 {
+        let text = value(seq).text;
+        conn.execute(
+            "INSERT INTO log VALUES(?1, 'a', ?2, ?3)",
+            params![segment::sql(seq), value(seq).hash.0, text.as_bytes()],
+        )
+        .unwrap();
+        // Two digests for all of them, on both sides of the sign.
+        let digest = if seq <= 250 { 7 } else { u64::MAX - 7 };
+        writer.digest(&conn, digest, seq).unwrap();
+    }
+    writer.finish(&conn).unwrap();
+    let find = |digest, id: &str, hash| segment::find_value(&conn, &segment, digest, id, &hash);
+    for seq in 1..=500 {
+        let (own, other) = if seq <= 250 { (7, u64::MAX - 7) } else { (u64::MAX - 7, 7) };
+        assert_eq!(find(own, "a", value(seq).hash), Ok(Some(seq)));
+        assert_eq!(find(other, "a", value(seq).hash), Ok(None));
+        assert_eq!(find(own, "b", value(seq).hash), Ok(None), "another storage's value");
+    }
+    assert_eq!(find(8, "a", value(1).hash), Ok(None));
+}
+
+#[test]
+fn the_log_starts_over_and_a_held_one_stops_appends() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let mut opened = open_with(&path, tiny()).unwrap();
+    let mut random = Random(3);
+    let mut model = Model::default();
+    let mut wal_bytes_max = 0;
+    for _ in 0..300 {
+        live(&mut opened, &mut model, &mut random);
+        wal_bytes_max = wal_bytes_max.max(opened.log.gauges().wal_bytes);
+    }
+    assert!((50_000..200_000).contains(&wal_bytes_max), "{wal_bytes_max}");
+    let mut reader = open_reader(&path).unwrap();
+    reader.begin().unwrap();
+    let big = |n: u32| NewValue::new(format!("{n}").repeat(20_000));
+    let a = id(1);
+    let refused = (0..60).find_map(|n| {
+        let values = [big(n)];
+        opened.log.commit(&[Batch { id: &a, values: &values }]).err()
+    });
+    assert_eq!(refused, Some(StoreError::Failed(wal::HELD.to_owned())));
+    reader.end();
+    let values = [big(99)];
+    let placed = opened.log.commit(&[Batch { id: &a, values: &values }]).unwrap();
+    assert!(placed[0][0].new);
+    assert!(opened.log.gauges().wal_bytes < 200_000);
+}
+
+#[test]
+fn files_that_are_not_served_stay_as_they_are() {
+    let database = |application_id: i32, version: i32| {
+        let folder = Folder::new();
+        let conn = Connection::open(folder.file("db")).unwrap();
+        conn.execute_batch(&format!(
+            "PRAGMA application_id = {application_id}; PRAGMA user_version = {version}; \
+             CREATE TABLE t(x);"
+        ))
+        .unwrap();
+        folder
+    };
+    let bytes = |bytes: &[u8]| {
+        let folder = Folder::new();
+        fs::write(folder.file("db"), bytes).unwrap();
+        folder
+    };
+    const RILL: i32 = 0x7269_6c6c;
+    for (folder, expected) in [
+        (bytes(b"hello"), OpenError::NotRill),
+        (bytes(&[0; 4096]), OpenError::NotRill),
+        (bytes(&[b'x'; 5000]), OpenError::NotRill),
+        (bytes(b"SQLite format 3\0"), OpenError::NotRill),
+        (database(0, 0), OpenError::OtherProgram),
+        (database(7, 1), OpenError::OtherProgram),
+        (database(RILL, 2), OpenError::Newer(2)),
+        (database(RILL, 0), OpenError::NotRill),
+    ] {
+        let before = folder.contents();
+        assert_eq!(open(&folder.file("db")).err(), Some(expected));
+        assert_eq!(folder.contents(), before);
+    }
+}
+
+#[test]
+fn paths_that_are_no_files_are_named() {
+    let folder = Folder::new();
+    fs::create_dir(folder.file("folder")).unwrap();
+    for (path, expected) in [("folder", "is not a file"), ("no/db", "its folder: No such file")] {
+        let error = open(&folder.file(path)).err().unwrap().to_string();
+        assert!(error.starts_with(expected), "{path}: {error}");
+    }
+    assert_eq!(folder.contents(), []);
+}
+
+#[test]
+fn a_database_is_served_once() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let opened = open(&path).unwrap();
+    assert_eq!(open(&path).err(), Some(OpenError::Served));
+    std::os::unix::fs::symlink(&path, folder.file("link")).unwrap();
+    assert_eq!(open(&folder.file("link")).err(), Some(OpenError::Served));
+    drop(opened);
+    assert!(open(&path).is_ok());
+}
+
+#[test]
+fn an_interrupted_creation_is_begun_again() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let conn = Connection::open(&path).unwrap();
+    // What is written before the commit, while the journal still says "there was nothing".
+    conn.execute_batch("PRAGMA cache_size = 1; PRAGMA cache_spill = 1; BEGIN; CREATE TABLE t(x);")
+        .unwrap();
+    conn.execute("INSERT INTO t SELECT randomblob(100000)", []).unwrap();
+    let journal = fs::read(folder.file("db-journal")).unwrap();
+    let interrupted = Folder::new();
+    for (name, head) in [("empty", Vec::new()), ("zeros", vec![0; 8192])] {
+        let path = interrupted.file(name);
+        fs::write(&path, head).unwrap();
+        fs::write(file::beside(&path, "-journal"), &journal).unwrap();
+        let mut opened = open(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let values = [NewValue::new("x")];
+        opened.log.commit(&[Batch { id: &id(1), values: &values }]).unwrap();
+    }
+}
+
+#[test]
+fn a_backup_is_one_commit_of_a_served_database() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let (mut random, mut model) = (Random(1), Model::default());
+    let mut opened = open_with(&path, tiny()).unwrap();
+    for _ in 0..20 {
+        live(&mut opened, &mut model, &mut random);
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                live(&mut opened, &mut model, &mut random);
+            }
+        });
+        for n in 0..5 {
+            backup(&path, &folder.file(&format!("copy {n}"))).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        writing.join().unwrap();
+    });
+    for n in 0..5 {
+        let copy = folder.file(&format!("copy {n}"));
+        let served = open_with(&copy, tiny()).unwrap();
+        assert_eq!(served.epochs.len(), 2);
+        let mut model = model.clone();
+        model.cut(served.last);
+        check_reader(&mut *open_reader(&copy).unwrap(), &model, &mut random);
+    }
+}
+
+#[test]
+fn backups_that_cannot_be_made_leave_nothing() {
+    let folder = Folder::new();
+    let (db, text) = (folder.file("db"), folder.file("text"));
+    open(&db).unwrap().log.close().unwrap();
+    fs::write(&text, "text").unwrap();
+    let before = folder.contents();
+    let missing = || OpenError::Path("No such file or directory (os error 2)".to_owned());
+    for (from, to, expected) in [
+        (&db, &text, BackupError::TargetExists),
+        (&db, &db, BackupError::TargetExists),
+        (&text, &folder.file("copy"), BackupError::Source(OpenError::NotRill)),
+        (&folder.file("none"), &folder.file("copy"), BackupError::Source(missing())),
+        (
+            &db,
+            &folder.file("none/copy"),
+            BackupError::Target("the store failed: unable to open database file".to_owned()),
+        ),
+    ] {
+        match (backup(from, to), expected) {
+            (Err(BackupError::Target(why)), BackupError::Target(expected)) => {
+                assert!(why.starts_with(&expected), "{why}");
+            }
+            (result, expected) => assert_eq!(result, Err(expected)),
+        }
+        assert_eq!(folder.contents(), before, "{from:?} to {to:?}");
+    }
+    backup(&db, &folder.file("copy")).unwrap();
+    assert_eq!(folder.contents().len(), before.len() + 1, "only the copy is new");
+}

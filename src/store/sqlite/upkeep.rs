@@ -1,0 +1,325 @@
+//! Owns what is done to the indexes and when: folds, merges, and deleting the blocks of segments that
+//! are no more. Called by the writer, inside its transactions; changes the writer's memory only
+//! through `Change`s that are applied once the transaction is committed. After a failed transaction
+//! all work in progress is abandoned: its blocks are garbage, and it is started again.
+
+use std::collections::VecDeque;
+
+use rusqlite::{Connection, params};
+
+use super::Tuning;
+use super::bloom::Bloom;
+use super::fold::Fold;
+use super::merge::Merge;
+use super::segment::{Segment, load_filter};
+use super::unfolded::Unfolded;
+use crate::event::Seq;
+use crate::store::{StoreError, Upkeep};
+
+/// Units of a fold or a merge that an appended event pays for. An event is two units of each, so a
+/// fold ends when half as many events as it holds were appended, and a merge before the next one of
+/// its level is due.
+const UNITS_PER_EVENT: usize = 4;
+/// Garbage rows deleted for so many appended events. An event leaves a tenth of a row a level.
+const EVENTS_PER_GARBAGE_ROW: usize = 2;
+/// What deleting a row is counted as in a slice of its own.
+const UNITS_PER_GARBAGE_ROW: usize = 16;
+
+/// A segment as the writer knows it. The largest ones may go without a filter in memory.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) segment: Segment,
+    pub(super) filter: Option<Bloom>,
+}
+
+/// What a transaction did.
+#[derive(Debug)]
+enum Change {
+    Folded(Live),
+    Merged(Live),
+    Swept(i64),
+}
+
+#[derive(Debug)]
+pub(super) struct Indexes {
+    /// In `seq` order.
+    live: Vec<Live>,
+    fold: Option<Fold>,
+    /// At most one a level, so that a large one does not hold up the small ones.
+    merges: Vec<Merge>,
+    /// Numbers whose blocks belong to no segment.
+    garbage: VecDeque<i64>,
+    /// What the transaction under way did: true once it is committed.
+    pending: Vec<Change>,
+    next_number: i64,
+}
+
+impl Indexes {
+    pub(super) fn load(conn: &Connection, tuning: &Tuning) -> Result<Indexes, StoreError> {
+        let segments = super::segment::list(conn)?;
+        let numbers = numbers_with_blocks(conn)?;
+        let live_numbers = segments.iter().map(|segment| segment.number);
+        let next_number = live_numbers.chain(numbers.iter().copied()).max().unwrap_or(0) + 1;
+        let is_live = |number| segments.iter().any(|segment| segment.number == number);
+        let garbage = numbers.into_iter().filter(|&number| !is_live(number)).collect();
+        let live = segments.iter().map(|&segment| Live { segment, filter: None }).collect();
+        let mut indexes = Indexes {
+            live,
+            fold: None,
+            merges: Vec::new(),
+            garbage,
+            pending: Vec::new(),
+            next_number,
+        };
+        indexes.load_filters(conn, tuning)?;
+        Ok(indexes)
+    }
+
+    /// Of the smallest segments first, as far as the memory for them goes.
+    fn load_filters(&mut self, conn: &Connection, tuning: &Tuning) -> Result<(), StoreError> {
+        let mut by_size: Vec<&mut Live> = self.live.iter_mut().collect();
+        by_size.sort_by_key(|live| live.segment.events());
+        let mut bytes = 0;
+        for live in by_size {
+            bytes += Bloom::bytes_for_keys(live.segment.events());
+            if bytes > tuning.filters_bytes_max {
+                break;
+            }
+            live.filter = Some(load_filter(conn, &live.segment)?);
+        }
+        Ok(())
+    }
+
+    /// How far the segments reach.
+    pub(super) fn mark(&self) -> Seq {
+        self.live.last().map_or(0, |live| live.segment.last)
+    }
+
+    pub(super) fn live(&self) -> &[Live] {
+        &self.live
+    }
+
+    /// The share of the work that `rows` appended events pay for.
+    pub(super) fn ride_along(
+        &mut self,
+        conn: &Connection,
+        unfolded: &Unfolded,
+        tuning: &Tuning,
+        rows: usize,
+    ) -> Result<(), StoreError> {
+        let units = rows * UNITS_PER_EVENT;
+        self.start_fold(unfolded, tuning, tuning.fold_events);
+        self.advance_fold(conn, unfolded, units)?;
+        self.start_merges(tuning);
+        for at in (0..self.merges.len()).rev() {
+            self.advance_merge(conn, at, units)?;
+        }
+        self.sweep(conn, rows.div_ceil(EVENTS_PER_GARBAGE_ROW))
+    }
+
+    /// One slice of whatever is most urgent.
+    pub(super) fn slice(
+        &mut self,
+        conn: &Connection,
+        unfolded: &Unfolded,
+        tuning: &Tuning,
+    ) -> Result<(), StoreError> {
+        self.start_fold(unfolded, tuning, tuning.idle_fold_events);
+        if self.fold.is_some() {
+            return self.advance_fold(conn, unfolded, tuning.slice_units);
+        }
+        self.start_merges(tuning);
+        let lowest = (0..self.merges.len()).min_by_key(|&at| self.merges[at].segment().level);
+        match lowest {
+            Some(at) => self.advance_merge(conn, at, tuning.slice_units),
+            None => self.sweep(conn, (tuning.slice_units / UNITS_PER_GARBAGE_ROW).max(1)),
+        }
+    }
+
+    /// What `slice` would find to do.
+    pub(super) fn upkeep(&self, unfolded: &Unfolded, tuning: &Tuning) -> Upkeep {
+        let foldable = unfolded.len() >= tuning.idle_fold_events;
+        let idle = self.fold.is_none()
+            && self.merges.is_empty()
+            && self.garbage.is_empty()
+            && !foldable
+            && self.mergeable(tuning).is_none();
+        if idle { Upkeep::Done } else { Upkeep::More }
+    }
+
+    /// A whole fold, because too much is unfolded to go on.
+    pub(super) fn fold_now(
+        &mut self,
+        conn: &Connection,
+        unfolded: &Unfolded,
+        tuning: &Tuning,
+    ) -> Result<(), StoreError> {
+        self.start_fold(unfolded, tuning, 1);
+        self.advance_fold(conn, unfolded, usize::MAX)
+    }
+
+    fn start_fold(&mut self, unfolded: &Unfolded, tuning: &Tuning, events_min: usize) {
+        if self.fold.is_some() || unfolded.len() < events_min {
+            return;
+        }
+        let events = unfolded.len().min(tuning.fold_events);
+        let first = unfolded.first();
+        let last = first + events as Seq - 1;
+        let segment = Segment { number: self.take_number(), level: 0, first, last };
+        self.fold = Some(Fold::new(segment, unfolded));
+    }
+
+    fn advance_fold(
+        &mut self,
+        conn: &Connection,
+        unfolded: &Unfolded,
+        units: usize,
+    ) -> Result<(), StoreError> {
+        let Some(fold) = &mut self.fold else { return Ok(()) };
+        if fold.work(conn, unfolded, units)? == 0 {
+            return Ok(());
+        }
+        let fold = self.fold.take().expect("it was there to be worked on");
+        let number = fold.segment().number;
+        let finished = fold.finish(conn).inspect_err(|_| self.garbage.push_back(number))?;
+        self.pending.push(Change::Folded(live(finished)));
+        Ok(())
+    }
+
+    fn start_merges(&mut self, tuning: &Tuning) {
+        while let Some(segments) = self.mergeable(tuning) {
+            let (first, last) = (segments[0], segments[segments.len() - 1]);
+            let merged = Segment {
+                number: self.take_number(),
+                level: first.level + 1,
+                first: first.first,
+                last: last.last,
+            };
+            self.merges.push(Merge::new(segments, merged));
+        }
+    }
+
+    /// The oldest run of segments that are of one level and not too large to be one, on a level
+    /// where no merge is under way.
+    fn mergeable(&self, tuning: &Tuning) -> Option<Vec<Segment>> {
+        self.live.windows(tuning.fan_out).find_map(|run| {
+            let level = run[0].segment.level;
+            let events: usize = run.iter().map(|live| live.segment.events()).sum();
+            let fits = run.iter().all(|live| live.segment.level == level)
+                && events <= tuning.segment_events_max;
+            let busy = self.merges.iter().any(|merge| merge.segment().level == level + 1);
+            (fits && !busy).then(|| run.iter().map(|live| live.segment).collect())
+        })
+    }
+
+    fn advance_merge(
+        &mut self,
+        conn: &Connection,
+        at: usize,
+        units: usize,
+    ) -> Result<(), StoreError> {
+        if self.merges[at].work(conn, units)? == 0 {
+            return Ok(());
+        }
+        let merge = self.merges.swap_remove(at);
+        let number = merge.segment().number;
+        let finished = merge.finish(conn).inspect_err(|_| self.garbage.push_back(number))?;
+        self.pending.push(Change::Merged(live(finished)));
+        Ok(())
+    }
+
+    /// Deletes about so many rows of garbage.
+    fn sweep(&mut self, conn: &Connection, rows: usize) -> Result<(), StoreError> {
+        let Some(&number) = self.garbage.front() else { return Ok(()) };
+        for sql in [
+            "DELETE FROM posting WHERE segment = ?1 AND key < ifnull( \
+             (SELECT key FROM posting WHERE segment = ?1 ORDER BY key LIMIT 1 OFFSET ?2), \
+             x'ffffffffffffffffffffffffffffffffffffffffffffffffff')",
+            "DELETE FROM digest WHERE segment = ?1 AND key <= ifnull( \
+             (SELECT key FROM digest WHERE segment = ?1 ORDER BY key LIMIT 1 OFFSET ?2), \
+             9223372036854775807)",
+            "DELETE FROM filter WHERE segment = ?1 AND part <= ifnull( \
+             (SELECT part FROM filter WHERE segment = ?1 ORDER BY part LIMIT 1 OFFSET ?2), \
+             9223372036854775807)",
+        ] {
+            if conn.prepare_cached(sql)?.execute(params![number, rows as i64])? > 0 {
+                return Ok(());
+            }
+        }
+        self.pending.push(Change::Swept(number));
+        Ok(())
+    }
+
+    fn take_number(&mut self) -> i64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
+    /// The transaction is committed: what it did is true.
+    pub(super) fn settle(&mut self, unfolded: &mut Unfolded, tuning: &Tuning) {
+        for change in std::mem::take(&mut self.pending) {
+            match change {
+                Change::Folded(live) => {
+                    unfolded.forget(live.segment.last);
+                    self.live.push(live);
+                }
+                Change::Merged(merged) => self.replace(merged),
+                Change::Swept(number) => self.garbage.retain(|&garbage| garbage != number),
+            }
+        }
+        self.drop_filters(tuning.filters_bytes_max);
+    }
+
+    fn replace(&mut self, merged: Live) {
+        let Segment { first, last, .. } = merged.segment;
+        let start = self.live.partition_point(|live| live.segment.first < first);
+        let end = self.live.partition_point(|live| live.segment.last <= last);
+        let inputs = self.live.splice(start..end, [merged]);
+        self.garbage.extend(inputs.map(|input| input.segment.number));
+    }
+
+    /// Of the largest segments first: they are fewest, so that the fewest look-ups need the disk.
+    fn drop_filters(&mut self, bytes_max: usize) {
+        let size = |live: &Live| live.filter.as_ref().map_or(0, Bloom::bytes);
+        while self.live.iter().map(size).sum::<usize>() > bytes_max {
+            let largest = self.live.iter_mut().max_by_key(|live| size(live));
+            largest.expect("what takes memory is there").filter = None;
+        }
+    }
+
+    /// The transaction failed: whatever was under way may have lost blocks.
+    pub(super) fn abandon(&mut self) {
+        let folds = self.fold.take().map(|fold| fold.segment().number);
+        let merges = self.merges.drain(..).map(|merge| merge.segment().number);
+        let finished = self.pending.drain(..).filter_map(|change| match change {
+            Change::Folded(live) | Change::Merged(live) => Some(live.segment.number),
+            Change::Swept(_) => None,
+        });
+        self.garbage.extend(folds.into_iter().chain(merges).chain(finished));
+    }
+}
+
+fn live((segment, filter): (Segment, Bloom)) -> Live {
+    Live { segment, filter: Some(filter) }
+}
+
+/// The numbers that blocks carry, of segments and of garbage, with one seek each.
+fn numbers_with_blocks(conn: &Connection) -> Result<Vec<i64>, StoreError> {
+    let mut numbers = Vec::new();
+    for sql in [
+        "SELECT min(segment) FROM posting WHERE segment > ?1",
+        "SELECT min(segment) FROM digest WHERE segment > ?1",
+        "SELECT min(segment) FROM filter WHERE segment > ?1",
+    ] {
+        let mut statement = conn.prepare(sql)?;
+        let mut next = |after: i64| statement.query_row([after], |row| row.get(0));
+        let mut last: Option<i64> = next(0)?;
+        while let Some(number) = last {
+            numbers.push(number);
+            last = next(number)?;
+        }
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}

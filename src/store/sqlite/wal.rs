@@ -1,0 +1,128 @@
+//! Owns the write-ahead log's size: how large it is, when a checkpoint is due, and how it starts
+//! over. Called by the writer between commits, and by the checkpointer. Copies nothing by itself:
+//! SQLite's automatic checkpoints are off on every connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::{BUSY_TIMEOUT, PAGE_BYTES, Tuning};
+use crate::store::{Checkpoint, StoreError};
+
+const HEAD_BYTES: u64 = 32;
+const FRAME_BYTES: u64 = 24 + PAGE_BYTES;
+
+/// How long the restart between two commits waits for readers to leave the log; their
+/// transactions last a page.
+const RESTART_PATIENCE: Duration = Duration::from_millis(10);
+/// How often it is tried when appends cannot go on without, and how long apart.
+const ROOM_TRIES: usize = 100;
+
+pub(super) const HELD: &str = "something that reads the database (a backup?) keeps the \
+                               write-ahead log from being copied as a whole";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    AboveBytes(u64),
+    /// Said so; nothing more until the log was restarted.
+    Said,
+}
+
+#[derive(Debug)]
+pub(super) struct WriteAheadLog {
+    /// Set by SQLite's hook after every commit.
+    frames: Arc<AtomicU64>,
+    due: Due,
+    bytes_soft: u64,
+    bytes_hard: u64,
+}
+
+/// How a checkpoint ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copied {
+    All,
+    /// Someone still reads the log, or checkpoints it too.
+    Some,
+}
+
+impl WriteAheadLog {
+    pub(super) fn watch(
+        conn: &mut Connection,
+        tuning: &Tuning,
+    ) -> Result<WriteAheadLog, StoreError> {
+        let frames = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&frames);
+        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            seen.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let bytes_soft = tuning.wal_bytes_soft as u64;
+        let bytes_hard = tuning.wal_bytes_hard as u64;
+        Ok(WriteAheadLog { frames, due: Due::AboveBytes(bytes_soft), bytes_soft, bytes_hard })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        match self.frames.load(Ordering::Relaxed) {
+            0 => 0,
+            frames => HEAD_BYTES + frames * FRAME_BYTES,
+        }
+    }
+
+    pub(super) fn checkpoint_due(&mut self) -> bool {
+        match self.due {
+            Due::AboveBytes(bytes) if self.bytes() > bytes => {
+                self.due = Due::Said;
+                true
+            }
+            Due::AboveBytes(_) | Due::Said => false,
+        }
+    }
+
+    /// Copies the rest, so that the next commit writes from the log's start.
+    pub(super) fn restart(&mut self, conn: &Connection) -> Result<Copied, StoreError> {
+        conn.busy_timeout(RESTART_PATIENCE)?;
+        let copied = checkpoint(conn, "RESTART");
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        if copied == Ok(Copied::All) {
+            self.frames.store(0, Ordering::Relaxed);
+        }
+        // A log that someone holds is tried again when it has grown by a part, not at once.
+        self.due = match self.bytes() {
+            0 => Due::AboveBytes(self.bytes_soft),
+            bytes => Due::AboveBytes(self.bytes_soft.max(bytes + self.bytes_soft / 4)),
+        };
+        copied
+    }
+
+    /// Appends do not go on before the log is below its hard limit.
+    pub(super) fn make_room(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        for _ in 0..ROOM_TRIES {
+            if self.bytes() <= self.bytes_hard || self.restart(conn)? == Copied::All {
+                return Ok(());
+            }
+            // Another checkpoint is refused at once, without SQLite's patience.
+            std::thread::sleep(RESTART_PATIENCE);
+        }
+        Err(StoreError::Failed(HELD.to_owned()))
+    }
+}
+
+/// `mode` as in `PRAGMA wal_checkpoint`.
+pub(super) fn checkpoint(conn: &Connection, mode: &str) -> Result<Copied, StoreError> {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    let busy: i64 = conn.query_row(&sql, [], |row| row.get(0))?;
+    Ok(if busy == 0 { Copied::All } else { Copied::Some })
+}
+
+/// A connection for the checkpointer's thread.
+pub(super) struct Checkpointer {
+    pub(super) conn: Connection,
+}
+
+impl Checkpoint for Checkpointer {
+    fn run(&mut self) -> Result<(), StoreError> {
+        checkpoint(&self.conn, "PASSIVE").map(drop)
+    }
+}

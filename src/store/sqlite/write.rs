@@ -1,0 +1,216 @@
+//! Owns the writing side of the log: the one connection that appends, and what it must remember to
+//! do so. Called by the writer thread through `WriteLog`. Its memory says what is committed, and
+//! changes only once it is.
+
+use std::fs::File;
+
+use rusqlite::{Connection, params};
+
+use super::segment::{find_value, sql};
+use super::unfolded::{Unfolded, digest_of};
+use super::upkeep::Indexes;
+use super::wal::{Copied, WriteAheadLog, checkpoint};
+use super::{Tuning, record_epoch, wal};
+use crate::event::{Epoch, Hash, Placed, Seq};
+use crate::id::{Id, StorageKey};
+use crate::store::{Batch, StoreError, StoreGauges, Upkeep, WriteLog};
+
+pub(super) struct Writer {
+    conn: Connection,
+    tuning: Tuning,
+    last: Seq,
+    unfolded: Unfolded,
+    indexes: Indexes,
+    wal: WriteAheadLog,
+    /// Held until the connection above is closed.
+    _lock: File,
+}
+
+impl Writer {
+    pub(super) fn load(
+        mut conn: Connection,
+        lock: File,
+        tuning: Tuning,
+    ) -> Result<Writer, StoreError> {
+        let indexes = Indexes::load(&conn, &tuning)?;
+        let unfolded = load_unfolded(&conn, indexes.mark())?;
+        let last = indexes.mark() + unfolded.len() as Seq;
+        let wal = WriteAheadLog::watch(&mut conn, &tuning)?;
+        Ok(Writer { conn, tuning, last, unfolded, indexes, wal, _lock: lock })
+    }
+
+    /// Records a new epoch, and copies the log into the database: what a crash left in it may never
+    /// have been synced, and must be before anyone sees it.
+    pub(super) fn begin_epoch(&self) -> Result<Vec<(Epoch, Seq)>, StoreError> {
+        let epochs = record_epoch(&self.conn, self.last)?;
+        match checkpoint(&self.conn, "TRUNCATE")? {
+            Copied::All => Ok(epochs),
+            Copied::Some => Err(StoreError::Failed(wal::HELD.to_owned())),
+        }
+    }
+
+    /// Runs `work` as one transaction; whatever fails, memory is as it was before.
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let result = begin(&self.conn).and_then(|()| work(self)).and_then(|done| {
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(done)
+        });
+        match result {
+            Ok(done) => {
+                self.last = self.unfolded.last();
+                self.indexes.settle(&mut self.unfolded, &self.tuning);
+                Ok(done)
+            }
+            Err(error) => {
+                rollback(&self.conn);
+                self.indexes.abandon();
+                self.unfolded.truncate(self.last);
+                Err(error)
+            }
+        }
+    }
+
+    /// Appends what is new, and does the share of the indexes' work that this pays for.
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let mut placed = Vec::with_capacity(batches.len());
+        for batch in batches {
+            placed.push(self.append_batch(batch)?);
+        }
+        let rows = (self.unfolded.last() - self.last) as usize;
+        if rows > 0 {
+            self.indexes.ride_along(&self.conn, &self.unfolded, &self.tuning, rows)?;
+        }
+        Ok(placed)
+    }
+
+    fn append_batch(&mut self, batch: &Batch<'_>) -> Result<Box<[Placed]>, StoreError> {
+        let storage = batch.id.key();
+        let mut insert = self
+            .conn
+            .prepare_cached("INSERT INTO log(seq, id, hash, value) VALUES(?1, ?2, ?3, ?4)")?;
+        let mut placed = Vec::with_capacity(batch.values.len());
+        for value in batch.values {
+            let digest = digest_of(storage, &value.hash);
+            let known = find(
+                &self.conn,
+                &self.unfolded,
+                &self.indexes,
+                batch.id,
+                storage,
+                digest,
+                &value.hash,
+            )?;
+            placed.push(match known {
+                Some(seq) => Placed { seq, new: false },
+                None => {
+                    let seq = self.unfolded.push(storage, digest, value.hash);
+                    let text = value.text.as_bytes();
+                    insert.execute(params![sql(seq), batch.id.as_str(), value.hash.0, text])?;
+                    Placed { seq, new: true }
+                }
+            });
+        }
+        Ok(placed.into())
+    }
+}
+
+/// Where the value stands, in memory or in a segment, in the order of what it costs to ask.
+fn find(
+    conn: &Connection,
+    unfolded: &Unfolded,
+    indexes: &Indexes,
+    id: &Id,
+    storage: StorageKey,
+    digest: u64,
+    hash: &Hash,
+) -> Result<Option<Seq>, StoreError> {
+    if let Some(seq) = unfolded.find(storage, digest, hash) {
+        return Ok(Some(seq));
+    }
+    for live in indexes.live() {
+        if live.filter.as_ref().is_none_or(|filter| filter.may_contain(digest))
+            && let Some(seq) = find_value(conn, &live.segment, digest, id.as_str(), hash)?
+        {
+            return Ok(Some(seq));
+        }
+    }
+    Ok(None)
+}
+
+impl WriteLog for Writer {
+    fn last(&self) -> Seq {
+        self.last
+    }
+
+    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        self.wal.make_room(&self.conn)?;
+        while self.unfolded.len() >= self.tuning.unfolded_events_max {
+            self.transact(|writer| {
+                writer.indexes.fold_now(&writer.conn, &writer.unfolded, &writer.tuning)
+            })?;
+        }
+        self.transact(|writer| writer.append(batches))
+    }
+
+    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+        if self.indexes.upkeep(&self.unfolded, &self.tuning) == Upkeep::Done {
+            return Ok(Upkeep::Done);
+        }
+        self.wal.make_room(&self.conn)?;
+        self.transact(|writer| {
+            writer.indexes.slice(&writer.conn, &writer.unfolded, &writer.tuning)
+        })?;
+        Ok(self.indexes.upkeep(&self.unfolded, &self.tuning))
+    }
+
+    fn checkpoint_due(&mut self) -> bool {
+        self.wal.checkpoint_due()
+    }
+
+    fn restart_log(&mut self) -> Result<(), StoreError> {
+        self.wal.restart(&self.conn).map(drop)
+    }
+
+    fn gauges(&self) -> StoreGauges {
+        StoreGauges {
+            last: self.last,
+            unfolded: self.unfolded.len() as u64,
+            segments: self.indexes.live().len() as u64,
+            wal_bytes: self.wal.bytes(),
+        }
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        let copied = checkpoint(&self.conn, "TRUNCATE")?;
+        self.conn.close().map_err(|(_, error)| error)?;
+        match copied {
+            Copied::All => Ok(()),
+            Copied::Some => Err(StoreError::Failed(wal::HELD.to_owned())),
+        }
+    }
+}
+
+fn begin(conn: &Connection) -> Result<(), StoreError> {
+    conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    Ok(())
+}
+
+/// Some errors have rolled back already. One that cannot be makes the next `begin` fail.
+fn rollback(conn: &Connection) {
+    if !conn.is_autocommit()
+        && let Err(error) = conn.execute_batch("ROLLBACK")
+    {
+        log::error!("a failed transaction could not be rolled back: {error}");
+    }
+}
+
+fn load_unfolded(conn: &Connection, mark: Seq) -> Result<Unfolded, StoreError> {
+    let mut unfolded = Unfolded::after(mark);
+    super::for_each_in_log(conn, mark, |storage, hash| {
+        unfolded.push(storage, digest_of(storage, &hash), hash)
+    })?;
+    Ok(unfolded)
+}
