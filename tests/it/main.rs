@@ -1,0 +1,19 @@
+//! Black-box tests of the real binary over real sockets: what a client may rely on, feature by
+//! feature. Each test starts a server of its own in a folder of its own and waits only for bytes
+//! and for exits. Knows the command line and the wire, and no type of the crate.
+//!
+//! `RILL_TEST_SEED=N` replays the random ones, `cargo test -- --ignored` runs the long ones.
+
+mod append;
+mod backup;
+mod bounded;
+mod command;
+mod exactly_once;
+mod harness;
+mod http_cases;
+mod observe;
+mod read;
+mod restart;
+mod stop;
+mod stream;
+mod tidy;
