@@ -1,0 +1,144 @@
+//! Owns the double buffer: two copies of the index, one published, one spare (left-right). The
+//! writer applies changes to the spare, swaps it in with one atomic store, and replays them on the
+//! other copy before its next publish, once the reader let go of it. The cost is the operations,
+//! never the index's size. Reads no messages and wakes nobody.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::{Index, Operation};
+use crate::id::Id;
+use crate::message::Slot;
+
+/// The writer's side.
+#[derive(Debug)]
+pub struct Shadow {
+    published: Arc<ArcSwap<Index>>,
+    /// The copy that is not published; until the reader lets go of it, it may not be touched.
+    spare: Arc<Index>,
+    /// What the published copy holds and the spare does not.
+    behind: Vec<Operation>,
+    /// What neither holds.
+    pending: Vec<Operation>,
+    /// What each feed subscribed to, needed only to unsubscribe it.
+    subscriptions: HashMap<Slot, Arc<[Id]>>,
+}
+
+/// The reader's side.
+#[derive(Clone, Debug)]
+pub struct Published(Arc<ArcSwap<Index>>);
+
+/// The index as it was when `load` was called, for one turn of the loop: it borrows the turn's
+/// `Published`, and holding it for longer would hold the writer's spare.
+#[derive(Debug)]
+pub struct Snapshot<'turn> {
+    index: Guard<Arc<Index>>,
+    turn: PhantomData<&'turn Published>,
+}
+
+impl Published {
+    pub fn load(&self) -> Snapshot<'_> {
+        Snapshot { index: self.0.load(), turn: PhantomData }
+    }
+}
+
+impl Deref for Snapshot<'_> {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.index
+    }
+}
+
+impl Default for Shadow {
+    fn default() -> Shadow {
+        Shadow {
+            published: Arc::new(ArcSwap::from_pointee(Index::default())),
+            spare: Arc::new(Index::default()),
+            behind: Vec::new(),
+            pending: Vec::new(),
+            subscriptions: HashMap::new(),
+        }
+    }
+}
+
+impl Shadow {
+    pub fn published(&self) -> Published {
+        Published(Arc::clone(&self.published))
+    }
+
+    pub fn subscribe(&mut self, slot: Slot, ids: Arc<[Id]>) {
+        let former = self.subscriptions.insert(slot, Arc::clone(&ids));
+        assert!(former.is_none(), "a slot is used again only after it was given back");
+        self.pending.push(Operation::Subscribe { slot, ids });
+    }
+
+    pub fn unsubscribe(&mut self, slot: Slot) {
+        let ids = self.subscriptions.remove(&slot).expect("a feed subscribes before it leaves");
+        self.pending.push(Operation::Unsubscribe { slot, ids });
+    }
+
+    /// Whether there are changes that no published index holds.
+    pub fn is_behind(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Publishes all pending changes. False when the reader still holds the spare: nothing changed,
+    /// try again later.
+    pub fn publish(&mut self) -> bool {
+        let Some(spare) = Arc::get_mut(&mut self.spare) else {
+            return false;
+        };
+        for operation in self.behind.drain(..) {
+            spare.apply(&operation);
+        }
+        // Comparing costs the index's size, which is why release builds do not.
+        debug_assert!(*spare == **self.published.load(), "both copies hold the same");
+        for operation in &self.pending {
+            spare.apply(operation);
+        }
+        let next = std::mem::take(&mut self.spare);
+        self.spare = self.published.swap(next);
+        std::mem::swap(&mut self.behind, &mut self.pending);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(names: &[&str]) -> Arc<[Id]> {
+        names.iter().map(|name| Id::new(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_snapshot_that_is_held_delays_the_publish_after_next() {
+        let mut shadow = Shadow::default();
+        let published = shadow.published();
+        let a = Id::new("a").unwrap();
+
+        let before = published.load();
+        shadow.subscribe(1, ids(&["a"]));
+        assert!(shadow.publish(), "the spare was nobody's");
+        assert!(before.subscribers(&a).is_empty());
+        assert_eq!(published.load().subscribers(&a), [1]);
+
+        shadow.subscribe(2, ids(&["a"]));
+        assert!(!shadow.publish(), "the snapshot holds what is now the spare");
+        assert!(shadow.is_behind());
+        drop(before);
+        assert!(shadow.publish());
+        assert_eq!(published.load().subscribers(&a), [1, 2]);
+
+        shadow.unsubscribe(1);
+        shadow.unsubscribe(2);
+        assert!(shadow.publish());
+        assert_eq!(published.load().identifiers(), 0);
+        assert!(!shadow.is_behind());
+    }
+}
