@@ -42,8 +42,16 @@ pub const PARSE_ON_LOOP_BYTES_MAX: usize = 64 * KIB;
 pub const TURN_BYTES_MAX: usize = 64 * KIB;
 /// Connections written to in one turn; the rest of a broadcast waits for the next.
 pub const TURN_FLUSHES_MAX: usize = 256;
+/// Connections taken beyond the limit, only to be told so in HTTP; further ones are just closed.
+pub const CONNECTIONS_OVERFLOW: usize = 128;
 /// Connections accepted in one turn.
 pub const TURN_ACCEPTS_MAX: usize = 128;
+/// After the process or the system ran out of descriptors, accepting is tried again this later.
+pub const ACCEPT_RETRY: u64 = 100;
+/// `--listen` may be given so often.
+pub const LISTENERS_MAX: usize = 64;
+/// Connections that the kernel keeps until they are accepted.
+pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Descriptors kept back from connections: the database, its log, the poll, the listeners.
 pub const RESERVED_DESCRIPTORS: usize = 64;
 /// Pieces given to one vectored write.
@@ -54,6 +62,10 @@ pub const OUTBOX_BYTES_MAX: usize = 256 * KIB;
 pub const PAGE_BYTES: usize = 128 * KIB;
 /// Events looked at for one page.
 pub const PAGE_EVENTS_MAX: usize = 4_096;
+/// Storages of which one page is made at most: each costs look-ups, however few events it has.
+pub const PAGE_ITEMS_MAX: usize = 256;
+/// A further page is asked for once no more than this is queued.
+pub const OUTBOX_LOW_BYTES: usize = 64 * KIB;
 
 pub const HEAD_TIMEOUT: u64 = 10_000;
 pub const BODY_STALL_TIMEOUT: u64 = 10_000;
@@ -85,15 +97,17 @@ pub const SUBSCRIPTIONS_IN_FLIGHT_MAX: usize = 4_096;
 /// Health checks with the writer.
 pub const PINGS_IN_FLIGHT_MAX: usize = 64;
 /// The writer's inbox: the hub counts what it sends, so that a send never finds it full. One place
-/// more is the checkpointer's.
+/// more is the checkpointer's, and one the stop's.
 pub const WRITER_INBOX_MAX: usize =
-    APPENDS_IN_FLIGHT_MAX + SUBSCRIPTIONS_IN_FLIGHT_MAX + PINGS_IN_FLIGHT_MAX + 1;
+    APPENDS_IN_FLIGHT_MAX + SUBSCRIPTIONS_IN_FLIGHT_MAX + PINGS_IN_FLIGHT_MAX + 2;
 /// Requests with the readers; beyond it a request is a 503, and a stream's page waits.
 pub const READS_IN_FLIGHT_MAX: usize = 1_024;
 /// Requests the hub keeps because the readers have enough; beyond it a request is a 503.
 pub const READS_WAITING_MAX: usize = 16_384;
 /// Notices from the writer that the loop has not taken; a full queue holds the writer.
 pub const NOTICES_MAX: usize = 1_024;
+/// Notices, and answers of the readers, taken in one turn.
+pub const TURN_MESSAGES_MAX: usize = 256;
 /// Log lines that the log thread has not written; further ones are counted and dropped.
 pub const LOG_LINES_MAX: usize = 4_096;
 
@@ -129,7 +143,7 @@ const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a longest target fits into a head");
     assert!(BODY_BYTES_MAX <= BODIES_BYTES_MAX, "the largest body may be taken");
     assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");
-    assert!(PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits into an empty outbox");
+    assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");
     assert!(
         COMMENT_INTERVAL < WRITE_STALL_TIMEOUT,
         "a dead peer is written to before it is given up"

@@ -40,7 +40,7 @@ pub enum ToWriter {
         slot: Slot,
         ids: Arc<[Id]>,
     },
-    /// Answered by `Left`; follows the slot's `Joined`.
+    /// Answered by `Left`; follows the slot's `Subscribe`.
     Unsubscribe {
         slot: Slot,
     },
@@ -50,6 +50,8 @@ pub enum ToWriter {
     },
     /// From the checkpointer: the log's bulk is copied.
     Checkpointed(Result<(), StoreError>),
+    /// Nothing comes after this.
+    Stop,
 }
 
 /// Values to append, committed together.
@@ -58,6 +60,13 @@ pub struct Append {
     pub token: Token,
     pub id: Id,
     pub values: Vec<NewValue>,
+}
+
+impl Append {
+    /// What it holds in memory until it is answered, near enough.
+    pub fn bytes(&self) -> usize {
+        self.values.iter().map(|value| value.text.len() + size_of::<NewValue>()).sum()
+    }
 }
 
 #[derive(Debug)]
@@ -82,6 +91,8 @@ pub enum FromWriter {
     Pong {
         token: Token,
     },
+    /// The writer has nothing more to do.
+    Idle(StoreGauges),
 }
 
 #[derive(Debug)]
@@ -165,6 +176,7 @@ pub struct Position {
 pub enum FromReader {
     Parsed {
         token: Token,
+        body_bytes: usize,
         answer: Result<Answer, Problem>,
     },
     /// `last` is what the reply's entity tag is made of.

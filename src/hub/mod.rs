@@ -1,0 +1,519 @@
+//! Owns everything the event loop decides: connections, exchanges, streams, credits. Bytes,
+//! messages and `now` go in, effects come out; it does no I/O and reads no clock, so that a test
+//! can drive it. The reactor calls it.
+//!
+//! - `connection`: what is known of one connection.
+//! - `exchange`: bytes to requests, requests to answers, answers to replies.
+//! - `streams`: feeds and what is broadcast to them.
+//! - `timers`, `metrics`, `cursors`: their names say it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::config;
+use crate::event::{Epochs, Seq};
+use crate::index::Index;
+use crate::message::{Commit, FromReader, FromWriter, Slot, ToReader, ToWriter, Token};
+use crate::outbox::Outbox;
+use crate::route::Limits;
+use crate::store::StoreGauges;
+
+mod connection;
+mod cursors;
+mod exchange;
+mod metrics;
+mod streams;
+mod timers;
+
+use connection::{Connection, ReplyPage, State, Waiting};
+use metrics::{Hostile, Metrics};
+use streams::Tenant;
+use timers::Timers;
+
+/// The time, as the reactor knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since some start, never going back.
+    pub milliseconds: u64,
+    pub unix_seconds: u64,
+}
+
+/// What the reactor is to do, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write from the outbox, as much as the socket takes; then `sent`.
+    Flush(u32),
+    /// The same for a stream, where many may be due at once: when its turn comes.
+    Deliver(u32),
+    /// `wants_input` may have become true.
+    Resume(u32),
+    /// Shut the sending side down.
+    EndOutput(u32),
+    /// Drop the socket; then `closed`.
+    Close(u32),
+    ToWriter(ToWriter),
+    ToReader(ToReader),
+    StopAccepting,
+    /// Every connection is gone after `stop`.
+    Finished,
+}
+
+/// What the hub is told of the server it works for.
+#[derive(Debug)]
+pub struct Options {
+    pub epochs: Epochs,
+    pub visible: Seq,
+    pub limits: Limits,
+    pub body_bytes_max: usize,
+    pub outbox_bytes_max: usize,
+    pub connections_max: usize,
+    pub cors_origin: String,
+    pub access_log: bool,
+    /// For jitter.
+    pub seed: u64,
+}
+
+#[derive(Debug)]
+pub struct Hub {
+    options: Options,
+    /// The newest event that was noticed. Reads and feeds are bounded by it.
+    visible: Seq,
+    connections: Slab<Connection>,
+    /// A feed's slot is a place here; used again only when nobody can mean the former tenant.
+    tenants: Slab<Tenant>,
+    timers: Timers,
+    effects: Vec<Effect>,
+    exchanges: u32,
+    credits: Credits,
+    waiting_reads: VecDeque<ToReader>,
+    waiting_subscriptions: VecDeque<ToWriter>,
+    /// Request bodies in memory: arriving, being parsed, with the writer.
+    bodies_bytes: usize,
+    date: (u64, String),
+    phase: Phase,
+    store: StoreGauges,
+    metrics: Metrics,
+    random: u64,
+}
+
+/// Requests to other threads that were not answered yet.
+#[derive(Debug, Default)]
+struct Credits {
+    appends: usize,
+    subscriptions: usize,
+    pings: usize,
+    reads: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Stopping { until: u64 },
+    Finished,
+}
+
+impl Hub {
+    pub fn new(options: Options) -> Hub {
+        Hub {
+            visible: options.visible,
+            random: options.seed | 1,
+            options,
+            connections: Slab::new(),
+            tenants: Slab::new(),
+            timers: Timers::default(),
+            effects: Vec::new(),
+            exchanges: 0,
+            credits: Credits::default(),
+            waiting_reads: VecDeque::new(),
+            waiting_subscriptions: VecDeque::new(),
+            bodies_bytes: 0,
+            date: (0, String::new()),
+            phase: Phase::Serving,
+            store: StoreGauges::default(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// The effects since the last call, in order.
+    pub fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// A connection was accepted. `None` when it cannot even be told that there are too many.
+    pub fn accept(&mut self, now: Now, peer: Option<SocketAddr>) -> Option<u32> {
+        if self.connections.len() >= self.options.connections_max + config::CONNECTIONS_OVERFLOW {
+            self.metrics.hostile(Hostile::TooManyConnections);
+            return None;
+        }
+        let peer = peer.filter(|_| self.options.access_log);
+        let key = self.connections.insert(Connection::new(now.milliseconds, peer));
+        let key = u32::try_from(key).expect("fewer connections than 2^32");
+        self.arm(key);
+        Some(key)
+    }
+
+    /// Whether the reactor should read from the connection.
+    pub fn wants_input(&self, key: u32) -> bool {
+        self.connections[key as usize].wants_input(self.options.outbox_bytes_max)
+    }
+
+    pub fn outbox(&self, key: u32) -> &Outbox {
+        &self.connections[key as usize].outbox
+    }
+
+    /// A flush begins: later bytes need another.
+    pub fn flushing(&mut self, key: u32) {
+        self.connections[key as usize].flush_queued = false;
+    }
+
+    /// So many bytes of the outbox were taken by the socket.
+    pub fn sent(&mut self, now: Now, key: u32, bytes: usize) {
+        let connection = &mut self.connections[key as usize];
+        connection.outbox.advance(bytes);
+        connection.outbox_since = now.milliseconds;
+        let drained = connection.outbox.is_empty();
+        let low = connection.outbox.bytes() <= config::OUTBOX_LOW_BYTES;
+        self.metrics.bytes_sent += bytes as u64;
+        match &connection.state {
+            State::Replying(_) if low => self.next_reply_page(key),
+            State::Streaming(slot) if low => {
+                let slot = *slot;
+                self.next_stream_page(slot);
+            }
+            State::Closing if drained => self.output_ended(now, key),
+            State::Head { .. } | State::Body(_) => self.resume(now, key),
+            _ => {}
+        }
+        self.arm(key);
+    }
+
+    /// The peer ended its side.
+    pub fn input_ended(&mut self, now: Now, key: u32) {
+        self.connections[key as usize].input_ended = true;
+        self.after_input_ended(now, key);
+    }
+
+    /// The connection broke: nothing can be sent or read any more.
+    pub fn lost(&mut self, key: u32) {
+        self.close(key);
+    }
+
+    /// The socket was dropped.
+    pub fn closed(&mut self, key: u32) {
+        let mut connection = self.connections.remove(key as usize);
+        assert!(matches!(connection.state, State::Closed), "the hub decides what is closed");
+        self.timers.disarm(key, &mut connection.scheduled);
+        self.finish_if_empty();
+    }
+
+    pub fn from_writer(&mut self, now: Now, notice: FromWriter, index: &Index) {
+        match notice {
+            FromWriter::Committed(commit) => self.committed(now, commit, index),
+            FromWriter::Failed { appends, error } => {
+                for append in appends {
+                    self.append_answered(append.bytes());
+                    self.append_failed(now, append.token, &error);
+                }
+            }
+            FromWriter::Joined { slot, last } => {
+                self.subscription_answered();
+                self.joined(slot, last);
+            }
+            FromWriter::Left { slot } => {
+                self.subscription_answered();
+                self.tenant_answered(slot);
+            }
+            FromWriter::Idle(gauges) => self.store = gauges,
+            FromWriter::Pong { token } => {
+                self.credits.pings -= 1;
+                self.healthy(now, token);
+            }
+        }
+    }
+
+    pub fn from_reader(&mut self, now: Now, answer: FromReader) {
+        self.credits.reads -= 1;
+        match answer {
+            FromReader::Parsed { token, body_bytes, answer } => {
+                self.bodies_bytes -= body_bytes;
+                self.parsed(now, token, answer);
+            }
+            FromReader::Opened { token, last, body, next } => {
+                self.opened(now, token, last, body, next);
+            }
+            FromReader::Paged { token, body, next } => self.reply_paged(now, token, body, next),
+            FromReader::Followed { slot, frames, cursor, synced } => {
+                self.stream_paged(now, slot, frames, cursor, synced);
+            }
+            FromReader::Failed { token, error } => self.read_failed(now, token, &error),
+            FromReader::FollowFailed { slot, error } => self.follow_failed(now, slot, &error),
+        }
+        while self.credits.reads < config::READS_IN_FLIGHT_MAX
+            && let Some(request) = self.waiting_reads.pop_front()
+        {
+            self.send_to_reader(request);
+        }
+    }
+
+    /// When `tick` wants to be called at the latest.
+    pub fn deadline(&self) -> Option<u64> {
+        let stop = match self.phase {
+            Phase::Stopping { until } => Some(until),
+            Phase::Serving | Phase::Finished => None,
+        };
+        match (self.timers.next(), stop) {
+            (Some(timer), Some(stop)) => Some(timer.min(stop)),
+            (timer, stop) => timer.or(stop),
+        }
+    }
+
+    pub fn tick(&mut self, now: Now) {
+        while let Some(key) = self.timers.pop(now.milliseconds) {
+            let connection = &mut self.connections[key as usize];
+            connection.scheduled = None;
+            if connection.deadline().is_some_and(|at| at <= now.milliseconds) {
+                self.timed_out(now, key);
+            }
+            self.arm(key);
+        }
+        if matches!(self.phase, Phase::Stopping { until } if until <= now.milliseconds) {
+            log::warn!("stopping with {} connections unfinished", self.connections.len());
+            self.finish();
+        }
+    }
+
+    /// Finishes what was accepted, sends streams away, then `Effect::Finished`.
+    pub fn stop(&mut self, now: Now) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Stopping { until: now.milliseconds + config::STOP_TIMEOUT };
+        self.effects.push(Effect::StopAccepting);
+        let keys: Vec<u32> = self.connections.iter().map(|(key, _)| key as u32).collect();
+        for key in keys {
+            let connection = &self.connections[key as usize];
+            match &connection.state {
+                State::Streaming(_) => self.send_stream_away(now, key),
+                State::Head { .. } if connection.input.is_empty() => self.end_output(now, key),
+                _ => {}
+            }
+        }
+        self.finish_if_empty();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.phase != Phase::Serving
+    }
+
+    fn finish_if_empty(&mut self) {
+        if self.is_stopping() && self.connections.is_empty() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.phase != Phase::Finished {
+            self.phase = Phase::Finished;
+            self.effects.push(Effect::Finished);
+        }
+    }
+
+    /// Everything a commit brings: what it made visible, who asked for it, who gets it.
+    fn committed(&mut self, now: Now, commit: Commit, index: &Index) {
+        assert!(commit.last >= self.visible, "commits are noticed in order");
+        self.visible = commit.last;
+        self.store = commit.store;
+        self.metrics.committed(commit.took);
+        for appended in &commit.appended {
+            self.append_answered(appended.append.bytes());
+            self.acknowledge(now, appended);
+        }
+        for appended in &commit.appended {
+            self.broadcast(now, appended, index);
+        }
+    }
+
+    fn timed_out(&mut self, now: Now, key: u32) {
+        let connection = &self.connections[key as usize];
+        let stalled = !connection.outbox.is_empty()
+            && connection.outbox_since + config::WRITE_STALL_TIMEOUT <= now.milliseconds;
+        match &connection.state {
+            _ if stalled => {
+                self.metrics.hostile(Hostile::StalledReader);
+                self.close(key);
+            }
+            State::Head { .. } if connection.input.is_empty() => self.end_output(now, key),
+            State::Head { .. } => {
+                self.metrics.hostile(Hostile::SlowHead);
+                self.refuse_slow(now, key, "the request's head did not arrive within 10 s");
+            }
+            State::Body(_) => {
+                self.metrics.hostile(Hostile::SlowBody);
+                self.refuse_slow(now, key, "the request's body made no progress for 10 s");
+            }
+            State::Answering(_, Waiting::Health) => self.unhealthy(now, key),
+            State::Streaming(_) => self.comment(now, key),
+            State::Lingering => self.close(key),
+            State::Answering(..) | State::Replying(_) | State::Closing | State::Closed => {}
+        }
+    }
+
+    // --- What the parts share -----------------------------------------------------------------
+
+    fn token_of(&mut self, key: u32) -> Token {
+        let exchange = self.connections[key as usize]
+            .exchange_number()
+            .expect("only an exchange asks other threads");
+        Token { connection: key, exchange }
+    }
+
+    /// The connection that an answer is for, if it is still there and still waits for it.
+    fn addressee(&self, token: Token) -> Option<u32> {
+        let connection = self.connections.get(token.connection as usize)?;
+        (connection.exchange_number() == Some(token.exchange)).then_some(token.connection)
+    }
+
+    /// Queues bytes that are a whole part of what the connection is to get.
+    fn queue(&mut self, now: Now, key: u32, bytes: Vec<u8>) {
+        let connection = &mut self.connections[key as usize];
+        if connection.outbox.is_empty() {
+            connection.outbox_since = now.milliseconds;
+        }
+        connection.outbox.push(bytes);
+        self.flush(key);
+    }
+
+    fn flush(&mut self, key: u32) {
+        let connection = &mut self.connections[key as usize];
+        if !connection.flush_queued {
+            connection.flush_queued = true;
+            let streaming = matches!(connection.state, State::Streaming(_));
+            self.effects.push(if streaming { Effect::Deliver(key) } else { Effect::Flush(key) });
+        }
+    }
+
+    /// Nothing more will be queued: closes once the outbox is empty.
+    fn end_output(&mut self, now: Now, key: u32) {
+        self.leave(key);
+        let connection = &mut self.connections[key as usize];
+        connection.state = State::Closing;
+        if connection.outbox.is_empty() {
+            self.output_ended(now, key);
+        }
+        self.arm(key);
+    }
+
+    fn output_ended(&mut self, now: Now, key: u32) {
+        let connection = &mut self.connections[key as usize];
+        if connection.input_ended {
+            self.close(key);
+            return;
+        }
+        connection.state = State::Lingering;
+        connection.since = now.milliseconds;
+        connection.input = Vec::new();
+        self.effects.push(Effect::EndOutput(key));
+        self.effects.push(Effect::Resume(key));
+        self.arm(key);
+    }
+
+    /// Drops the connection as it is.
+    fn close(&mut self, key: u32) {
+        self.leave(key);
+        let connection = &mut self.connections[key as usize];
+        if !matches!(connection.state, State::Closed) {
+            connection.state = State::Closed;
+            connection.outbox.clear();
+            connection.input = Vec::new();
+            self.effects.push(Effect::Close(key));
+        }
+    }
+
+    /// What a state owns beyond itself is given back when the connection leaves it for good.
+    fn leave(&mut self, key: u32) {
+        match &self.connections[key as usize].state {
+            State::Streaming(slot) => {
+                let slot = *slot;
+                self.end_feed(slot);
+            }
+            State::Body(receiving) => self.bodies_bytes -= receiving.body.len(),
+            _ => {}
+        }
+    }
+
+    fn arm(&mut self, key: u32) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if let Some(deadline) = connection.deadline() {
+            self.timers.arm(key, &mut connection.scheduled, deadline);
+        }
+    }
+
+    /// Sends a request to the readers, now or when they have fewer.
+    fn ask_reader(&mut self, request: ToReader) {
+        if self.credits.reads < config::READS_IN_FLIGHT_MAX {
+            self.send_to_reader(request);
+        } else {
+            self.waiting_reads.push_back(request);
+        }
+    }
+
+    fn send_to_reader(&mut self, request: ToReader) {
+        self.credits.reads += 1;
+        self.effects.push(Effect::ToReader(request));
+    }
+
+    /// Sends a change of the index to the writer, in order, now or when it has fewer.
+    fn ask_subscription(&mut self, message: ToWriter) {
+        self.waiting_subscriptions.push_back(message);
+        self.send_subscriptions();
+    }
+
+    fn send_subscriptions(&mut self) {
+        while self.credits.subscriptions < config::SUBSCRIPTIONS_IN_FLIGHT_MAX
+            && let Some(message) = self.waiting_subscriptions.pop_front()
+        {
+            self.credits.subscriptions += 1;
+            self.effects.push(Effect::ToWriter(message));
+        }
+    }
+
+    fn subscription_answered(&mut self) {
+        self.credits.subscriptions -= 1;
+        self.send_subscriptions();
+    }
+
+    fn append_answered(&mut self, bytes: usize) {
+        self.credits.appends -= 1;
+        self.bodies_bytes -= bytes;
+    }
+
+    /// xorshift64: jitter needs no better.
+    fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// The `Date` of a reply, made once a second.
+    fn refresh_date(&mut self, now: Now) {
+        if self.date.0 != now.unix_seconds || self.date.1.is_empty() {
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(now.unix_seconds);
+            self.date = (now.unix_seconds, httpdate::fmt_http_date(time));
+        }
+    }
+
+    fn slot(&self, key: usize) -> Slot {
+        Slot::try_from(key).expect("fewer feeds than 2^32")
+    }
+
+    fn reply_page_of(&mut self, key: u32) -> Option<&mut ReplyPage> {
+        match &mut self.connections[key as usize].state {
+            State::Replying(replying) => Some(&mut replying.page),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Owns the streams of the hub: opening a feed, what is broadcast to it, the pages it catches up
+//! with, and how it ends. Encoding is `sse`'s, the feed's state `feed`'s.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::connection::{Exchange, State};
+use super::exchange::write_part;
+use super::metrics::Hostile;
+use super::{Hub, Now, cursors};
+use crate::config;
+use crate::event::Seq;
+use crate::feed::Feed;
+use crate::http::{self, Framing, Method, Version};
+use crate::id::Id;
+use crate::index::Index;
+use crate::message::{Appended, ReadPlan, Slot, ToReader, ToWriter};
+use crate::selection::Selection;
+use crate::sse::{self, Frame};
+use crate::store::StoreError;
+
+const FIELDS: &[(&str, &str)] = &[
+    ("Content-Type", sse::MEDIA_TYPE),
+    ("Cache-Control", "no-store"),
+    ("X-Accel-Buffering", "no"),
+    ("Vary", "Accept"),
+];
+
+/// Who has a slot.
+#[derive(Debug)]
+pub(super) enum Tenant {
+    Serving(Stream),
+    /// Its stream is gone; so many answers may still name the slot.
+    Leaving {
+        answers: u32,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    connection: u32,
+    feed: Feed,
+    plan: Arc<ReadPlan>,
+    chunked: bool,
+}
+
+impl Hub {
+    /// A selection is answered as a stream.
+    pub(super) fn open_stream(
+        &mut self,
+        now: Now,
+        key: u32,
+        mut exchange: Exchange,
+        selection: &Selection,
+    ) {
+        if self.is_stopping() {
+            exchange.head.keep_alive = false;
+            return self.turn_stream_away(now, key, exchange);
+        }
+        let epochs = &self.options.epochs;
+        let last_event_id = exchange.head.last_event_id.as_deref();
+        let plan = cursors::stream_plan(selection, last_event_id, epochs, self.visible);
+        let chunked = exchange.head.version == Version::Http11;
+        if exchange.head.method == Method::Head {
+            exchange.head.keep_alive &= chunked;
+            let mut out = Vec::new();
+            self.write_stream_head(now, &mut out, &exchange);
+            self.queue(now, key, out);
+            return self.finish_exchange(now, key, exchange, 200);
+        }
+        let mut out = Vec::with_capacity(512);
+        self.write_stream_head(now, &mut out, &exchange);
+        let mut first = sse::retry(config::RETRY);
+        if plan.reset {
+            first.extend_from_slice(sse::RESET);
+        }
+        write_part(&mut out, &first, chunked);
+        self.account(now, key, &exchange, 200);
+        self.add_feed(key, Arc::new(plan), chunked);
+        self.queue(now, key, out);
+    }
+
+    fn add_feed(&mut self, key: u32, plan: Arc<ReadPlan>, chunked: bool) {
+        let ids: Arc<[Id]> = plan.items.iter().map(|item| item.id.clone()).collect();
+        let feed = Feed::open(self.visible);
+        let slot =
+            self.tenants.insert(Tenant::Serving(Stream { connection: key, feed, plan, chunked }));
+        let slot = self.slot(slot);
+        let connection = &mut self.connections[key as usize];
+        connection.state = State::Streaming(slot);
+        connection.input = Vec::new();
+        self.metrics.streams += 1;
+        self.ask_subscription(ToWriter::Subscribe { slot, ids });
+        self.next_stream_page(slot);
+    }
+
+    pub(super) fn joined(&mut self, slot: Slot, last: Seq) {
+        if let Tenant::Serving(stream) = &mut self.tenants[slot as usize] {
+            stream.feed.joined(last);
+            self.next_stream_page(slot);
+        }
+    }
+
+    /// Sends what a commit appended to the feeds that its index names.
+    pub(super) fn broadcast(&mut self, now: Now, appended: &Appended, index: &Index) {
+        let id = &appended.append.id;
+        let slots = index.subscribers(id);
+        if slots.is_empty() {
+            return;
+        }
+        let epoch = self.options.epochs.current();
+        let name = sse::json_string(id.as_str());
+        for (value, placed) in appended.append.values.iter().zip(&appended.placed) {
+            if !placed.new {
+                continue;
+            }
+            let frame = Frame::event(epoch, &name, placed.seq, &value.text);
+            for &slot in slots {
+                self.offer(now, slot, placed.seq, &frame);
+            }
+        }
+    }
+
+    fn offer(&mut self, now: Now, slot: Slot, seq: Seq, frame: &Frame) {
+        // A slot that was given up may stand in the index a little longer.
+        let Some(Tenant::Serving(stream)) = self.tenants.get_mut(slot as usize) else { return };
+        let connection = &mut self.connections[stream.connection as usize];
+        let range: Range<u32> = frame.range(stream.chunked);
+        let queued = connection.outbox.bytes();
+        let room = queued == 0 || queued + range.len() <= self.options.outbox_bytes_max;
+        let key = stream.connection;
+        if stream.feed.offer(seq, room) {
+            if queued == 0 {
+                connection.outbox_since = now.milliseconds;
+            }
+            connection.outbox.push_shared(frame.bytes(), range);
+            self.metrics.events_delivered += 1;
+            self.flush(key);
+        } else {
+            // Nothing may be queued whose drain would ask for it.
+            self.next_stream_page(slot);
+        }
+    }
+
+    /// Asks for the page that the feed needs, once its outbox has drained.
+    pub(super) fn next_stream_page(&mut self, slot: Slot) {
+        let Tenant::Serving(stream) = &mut self.tenants[slot as usize] else { return };
+        let outbox = &self.connections[stream.connection as usize].outbox;
+        if outbox.bytes() > config::OUTBOX_LOW_BYTES {
+            return;
+        }
+        let Some((from, to)) = stream.feed.wants() else { return };
+        stream.feed.asked();
+        let plan = Arc::clone(&stream.plan);
+        self.metrics.pages += 1;
+        self.ask_reader(ToReader::Follow { slot, plan, from, to });
+    }
+
+    pub(super) fn stream_paged(
+        &mut self,
+        now: Now,
+        slot: Slot,
+        frames: Vec<u8>,
+        cursor: Seq,
+        synced: bool,
+    ) {
+        let Tenant::Serving(stream) = &mut self.tenants[slot as usize] else {
+            return self.tenant_answered(slot);
+        };
+        stream.feed.paged(cursor, synced);
+        let key = stream.connection;
+        let part = if stream.chunked {
+            let mut out = Vec::with_capacity(frames.len() + 32);
+            http::write_chunk(&mut out, &frames);
+            out
+        } else {
+            frames
+        };
+        if !part.is_empty() {
+            self.queue(now, key, part);
+        }
+        self.next_stream_page(slot);
+    }
+
+    /// The store failed: the client comes back, and resumes.
+    pub(super) fn follow_failed(&mut self, now: Now, slot: Slot, error: &StoreError) {
+        log::error!("a stream's page failed: {error}");
+        let Tenant::Serving(stream) = &mut self.tenants[slot as usize] else {
+            return self.tenant_answered(slot);
+        };
+        stream.feed.page_failed();
+        let key = stream.connection;
+        self.send_stream_away(now, key);
+    }
+
+    /// Silence for a while: a comment shows that both ends are there.
+    pub(super) fn comment(&mut self, now: Now, key: u32) {
+        let chunked = self.stream_is_chunked(key);
+        let mut out = Vec::new();
+        write_part(&mut out, sse::COMMENT, chunked);
+        self.queue(now, key, out);
+    }
+
+    /// Ends a stream whole, and tells its client to come back.
+    pub(super) fn send_stream_away(&mut self, now: Now, key: u32) {
+        let chunked = self.stream_is_chunked(key);
+        let mut out = Vec::new();
+        let random = self.random();
+        write_away(&mut out, random, chunked);
+        self.queue(now, key, out);
+        self.end_output(now, key);
+    }
+
+    /// A stream that cannot be served now: 200, a longer `retry:`, and the end.
+    pub(super) fn turn_stream_away(&mut self, now: Now, key: u32, exchange: Exchange) {
+        let chunked = exchange.head.version == Version::Http11;
+        let mut out = Vec::new();
+        self.write_stream_head(now, &mut out, &exchange);
+        let random = self.random();
+        if exchange.head.method != Method::Head {
+            write_away(&mut out, random, chunked);
+        }
+        self.queue(now, key, out);
+        self.metrics.hostile(Hostile::StreamsTurnedAway);
+        self.finish_exchange(now, key, exchange, 200);
+    }
+
+    /// The connection leaves its feed; the slot is free once nothing can name it any more.
+    pub(super) fn end_feed(&mut self, slot: Slot) {
+        let tenant = &mut self.tenants[slot as usize];
+        let Tenant::Serving(stream) = tenant else {
+            unreachable!("a connection leaves its feed once");
+        };
+        let answers = 1 + u32::from(stream.feed.page_is_in_flight());
+        *tenant = Tenant::Leaving { answers };
+        self.ask_subscription(ToWriter::Unsubscribe { slot });
+    }
+
+    /// One of the answers that could name a slot without a stream came.
+    pub(super) fn tenant_answered(&mut self, slot: Slot) {
+        let Tenant::Leaving { answers } = &mut self.tenants[slot as usize] else {
+            unreachable!("only a slot that is given up waits for its last answers");
+        };
+        *answers -= 1;
+        if *answers == 0 {
+            self.tenants.remove(slot as usize);
+        }
+    }
+
+    /// Streams that are served, and those of them that are behind.
+    pub(super) fn count_streams(&self) -> (usize, usize) {
+        let serving = self.tenants.iter().filter_map(|(_, tenant)| match tenant {
+            Tenant::Serving(stream) => Some(stream),
+            Tenant::Leaving { .. } => None,
+        });
+        serving.fold((0, 0), |(all, lagging), stream| {
+            (all + 1, lagging + usize::from(stream.feed.is_lagging()))
+        })
+    }
+
+    fn stream_is_chunked(&self, key: u32) -> bool {
+        let State::Streaming(slot) = self.connections[key as usize].state else {
+            unreachable!("called for streams");
+        };
+        match &self.tenants[slot as usize] {
+            Tenant::Serving(stream) => stream.chunked,
+            Tenant::Leaving { .. } => unreachable!("a streaming connection's slot is served"),
+        }
+    }
+
+    fn write_stream_head(&mut self, now: Now, out: &mut Vec<u8>, exchange: &Exchange) {
+        let framing = match exchange.head.version {
+            Version::Http11 => Framing::Chunked,
+            Version::Http10 => Framing::UntilClose,
+        };
+        self.write_head(now, out, exchange, 200, framing, FIELDS);
+    }
+}
+
+fn write_away(out: &mut Vec<u8>, random: u64, chunked: bool) {
+    write_part(out, &sse::retry_away(random), chunked);
+    if chunked {
+        out.extend_from_slice(http::LAST_CHUNK);
+    }
+}

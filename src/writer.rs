@@ -1,0 +1,244 @@
+//! Owns the writer: it commits everything that waits as one transaction, keeps the shadow of the
+//! subscriber index, and says what became durable. `Writer::step` is the whole of it, without
+//! threads or clocks; `run` is the loop around it. Encodes nothing and knows no connection.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
+
+use crate::config;
+use crate::index::{Published, Shadow};
+use crate::message::{Append, Appended, Commit, FromWriter, Slot, ToCheckpointer, ToWriter};
+use crate::store::{Batch, Checkpoint, StoreError, Upkeep, WriteLog};
+
+pub struct Writer {
+    log: Box<dyn WriteLog>,
+    shadow: Shadow,
+    /// Changes of the index that were not published yet, to be answered when they are.
+    unpublished: Vec<Change>,
+    upkeep: Upkeep,
+}
+
+enum Change {
+    Joined(Slot),
+    Left(Slot),
+}
+
+/// How long the writer may wait for its next batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Until there is something to do.
+    Long,
+    /// A moment: the index is to be published.
+    Brief,
+    /// Not at all: there is upkeep to do.
+    Not,
+}
+
+/// What a step asks of the threads around it.
+#[derive(Debug)]
+pub struct Step {
+    pub wait: Wait,
+    /// The write-ahead log is to be copied.
+    pub checkpoint: bool,
+    /// Nothing more comes.
+    pub stop: bool,
+}
+
+impl Writer {
+    pub fn new(log: Box<dyn WriteLog>) -> Writer {
+        Writer { log, shadow: Shadow::default(), unpublished: Vec::new(), upkeep: Upkeep::More }
+    }
+
+    pub fn published(&self) -> Published {
+        self.shadow.published()
+    }
+
+    /// Takes one batch of messages; an empty one does a slice of upkeep. An error is the end: what
+    /// the disk holds is no longer known.
+    pub fn step(
+        &mut self,
+        batch: &mut Vec<ToWriter>,
+        notices: &mut Vec<FromWriter>,
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<Step, StoreError> {
+        let mut appends = Vec::new();
+        let mut stop = false;
+        if batch.is_empty() && self.upkeep == Upkeep::More {
+            self.upkeep = passable(self.log.upkeep())?.unwrap_or(Upkeep::Done);
+            if self.upkeep == Upkeep::Done {
+                notices.push(FromWriter::Idle(self.log.gauges()));
+            }
+        }
+        for message in batch.drain(..) {
+            match message {
+                ToWriter::Append(append) => appends.push(append),
+                ToWriter::Subscribe { slot, ids } => {
+                    self.shadow.subscribe(slot, ids);
+                    self.unpublished.push(Change::Joined(slot));
+                }
+                ToWriter::Unsubscribe { slot } => {
+                    self.shadow.unsubscribe(slot);
+                    self.unpublished.push(Change::Left(slot));
+                }
+                ToWriter::Ping { token } => notices.push(FromWriter::Pong { token }),
+                ToWriter::Checkpointed(result) => {
+                    passable(result.and_then(|()| self.log.restart_log()))?;
+                }
+                ToWriter::Stop => stop = true,
+            }
+        }
+        if !appends.is_empty() {
+            notices.push(self.commit(appends, clock)?);
+            self.upkeep = Upkeep::More;
+        }
+        self.publish(notices);
+        let wait = match self.upkeep {
+            _ if self.shadow.is_behind() => Wait::Brief,
+            Upkeep::More => Wait::Not,
+            Upkeep::Done => Wait::Long,
+        };
+        Ok(Step { wait, checkpoint: self.log.checkpoint_due(), stop })
+    }
+
+    /// Everything was answered; nothing more comes.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.log.close()
+    }
+
+    fn commit(
+        &mut self,
+        appends: Vec<Append>,
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<FromWriter, StoreError> {
+        let batches: Vec<Batch<'_>> =
+            appends.iter().map(|append| Batch { id: &append.id, values: &append.values }).collect();
+        let started = clock();
+        match self.log.commit(&batches) {
+            Ok(placed) => Ok(FromWriter::Committed(Commit {
+                took: clock() - started,
+                appended: appends
+                    .into_iter()
+                    .zip(placed)
+                    .map(|(append, placed)| Appended { append, placed })
+                    .collect(),
+                last: self.log.last(),
+                store: self.log.gauges(),
+            })),
+            Err(error @ StoreError::Fatal(_)) => Err(error),
+            Err(error) => Ok(FromWriter::Failed { appends, error }),
+        }
+    }
+
+    fn publish(&mut self, notices: &mut Vec<FromWriter>) {
+        if !self.shadow.is_behind() || !self.shadow.publish() {
+            return;
+        }
+        let last = self.log.last();
+        notices.extend(self.unpublished.drain(..).map(|change| match change {
+            Change::Joined(slot) => FromWriter::Joined { slot, last },
+            Change::Left(slot) => FromWriter::Left { slot },
+        }));
+    }
+}
+
+/// Upkeep and checkpoints that fail now are tried again; only a fatal error ends the writer.
+fn passable<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ StoreError::Fatal(_)) => Err(error),
+        Err(error) => {
+            log::warn!("upkeep put off: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// The channels of the writer's thread.
+pub struct Channels {
+    pub inbox: Receiver<ToWriter>,
+    pub notices: Sender<FromWriter>,
+    pub checkpointer: Sender<ToCheckpointer>,
+    pub wake: Box<dyn Fn() + Send>,
+}
+
+/// The writer's thread: until it is told to stop, and everything before that is done.
+pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
+    let origin = Instant::now();
+    let clock = move || origin.elapsed();
+    let mut batch = Vec::new();
+    let mut notices = Vec::new();
+    let mut wait = Wait::Not;
+    let mut stop = false;
+    while !stop && gather(&channels.inbox, wait, &mut batch) {
+        let step = writer.step(&mut batch, &mut notices, &clock)?;
+        wait = step.wait;
+        stop = step.stop;
+        if step.checkpoint {
+            // One place, and one request at a time.
+            let _ = channels.checkpointer.try_send(ToCheckpointer::Run);
+        }
+        if !notices.is_empty() {
+            deliver(&channels, &mut notices);
+        }
+    }
+    writer.close()
+}
+
+/// Takes everything that waits, up to the size of one transaction. False when nothing more comes.
+fn gather(inbox: &Receiver<ToWriter>, wait: Wait, batch: &mut Vec<ToWriter>) -> bool {
+    let first = match wait {
+        Wait::Long => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+        Wait::Brief => {
+            let timeout = Duration::from_millis(config::PUBLISH_RETRY);
+            inbox.recv_timeout(timeout).map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            })
+        }
+        Wait::Not => inbox.try_recv(),
+    };
+    let mut bytes = 0;
+    let mut next = first;
+    loop {
+        match next {
+            Ok(message) => {
+                if let ToWriter::Append(append) = &message {
+                    bytes += append.bytes();
+                }
+                batch.push(message);
+            }
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return !batch.is_empty(),
+        }
+        if batch.len() == config::COMMIT_APPENDS_MAX || bytes >= config::COMMIT_BYTES_MAX {
+            return true;
+        }
+        next = inbox.try_recv();
+    }
+}
+
+/// The loop takes notices only when it is awake: it is woken before a full queue is waited for.
+fn deliver(channels: &Channels, notices: &mut Vec<FromWriter>) {
+    for notice in notices.drain(..) {
+        if let Err(TrySendError::Full(notice)) = channels.notices.try_send(notice) {
+            (channels.wake)();
+            let _ = channels.notices.send(notice);
+        }
+    }
+    (channels.wake)();
+}
+
+/// The checkpointer's thread: until the writer is gone.
+pub fn run_checkpointer(
+    mut checkpoint: Box<dyn Checkpoint>,
+    requests: Receiver<ToCheckpointer>,
+    writer: Sender<ToWriter>,
+) {
+    while let Ok(ToCheckpointer::Run) = requests.recv() {
+        let result = checkpoint.run();
+        if writer.send(ToWriter::Checkpointed(result)).is_err() {
+            return;
+        }
+    }
+}
