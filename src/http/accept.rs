@@ -121,6 +121,7 @@ mod tests {
             ("text/event-stream;q=0.1, text/event-stream;q=0.7", 700, Some(700)),
             ("text/event-stream;a=\"x, y;q=0\";q=0.4", 400, Some(400)),
             ("a/b;c=\"\\\", text/event-stream\"", 0, None),
+            ("a/b;c=\"\\\"\", text/event-stream", 1000, Some(1000)),
             ("application/json", 0, None),
             ("text/event-streams, text/event", 0, None),
             (",, text/event-stream ,", 1000, Some(1000)),

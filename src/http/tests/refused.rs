@@ -113,6 +113,7 @@ pub(super) fn requests() -> Vec<(Vec<u8>, u16)> {
         ("+d\r\n", 400),
         ("-1\r\n", 400),
         (";x\r\n", 400),
+        (" ;x\r\n", 400),
         ("1 \r\n", 400),
         ("1 1\r\n", 400),
         ("1\na\r\n", 400),
@@ -133,6 +134,7 @@ pub(super) fn requests() -> Vec<(Vec<u8>, u16)> {
         ("0\r\n X: a\r\n\r\n", 400),
         ("0\r\nX: a\n\r\n", 400),
         ("0\r\nX: a\0\r\n\r\n", 400),
+        ("0\r\nX: a\u{7f}\r\n\r\n", 400),
         ("0\r\n\ra", 400),
     ];
     let request_lines = request_lines
