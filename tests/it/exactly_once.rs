@@ -12,7 +12,7 @@ use crate::harness::{Connection, Message, PATIENCE, Random, Server, Stream};
 
 const STORAGES: usize = 40;
 const APPENDERS: usize = 4;
-const APPENDS_EACH: usize = 150;
+const APPENDS_EACH: usize = 450;
 const SUBSCRIBERS: usize = 16;
 /// Appended to once, when all else was.
 const END: &str = "end";
@@ -76,6 +76,8 @@ fn every_event_once_in_order_whatever_happens() {
     progress.add(seqs.into_iter().map(|seq| (seq, (END.to_owned(), "end".to_owned()))));
     let log = progress.log.lock().expect("no holder panics").clone();
     assert_eq!(log.keys().copied().collect::<Vec<_>>(), (1..=log.len() as u64).collect::<Vec<_>>());
+    let pages = server.metric("rill_stream_pages_total");
+    let delivered = server.metric("rill_events_delivered_total");
     let (mut connections, mut seen) = (0, 0);
     for (number, subscriber) in subscribers.into_iter().enumerate() {
         let subscriber = subscriber.join().expect("every subscriber gets to the end");
@@ -88,7 +90,8 @@ fn every_event_once_in_order_whatever_happens() {
         connections += subscriber.connections;
         seen += got.len();
     }
-    println!("{} events, {seen} delivered over {connections} connections", log.len());
+    println!("{} events, {seen} seen over {connections} connections", log.len());
+    println!("{pages} pages, {delivered} queued live");
 }
 
 fn append(appender: usize, address: SocketAddr, progress: &Progress, mut random: Random) {
@@ -96,7 +99,7 @@ fn append(appender: usize, address: SocketAddr, progress: &Progress, mut random:
     for round in 0..APPENDS_EACH {
         let id = format!("s{}", random.range(0, STORAGES - 1));
         let count = random.range(1, 20);
-        let bytes = if random.one_in(8) { 12_000 } else { 300 };
+        let bytes = if random.one_in(8) { 30_000 } else { 300 };
         let values: Vec<String> = (0..count)
             .map(|n| format!("{appender}.{round}.{n}\n{}", "x".repeat(random.range(0, bytes))))
             .collect();
@@ -170,9 +173,9 @@ impl Subscriber {
 
     /// Reads until the end, or until it breaks off in the middle; pauses while others append.
     fn read(&mut self, stream: &mut Stream, progress: &Progress) {
-        let break_off_after = match self.random.one_in(3) {
+        let break_off_after = match self.random.one_in(12) {
             true => usize::MAX,
-            false => self.random.range(0, 400),
+            false => self.random.range(0, 120),
         };
         let pause_every = self.random.range(1, 100);
         let mut synced = 0;

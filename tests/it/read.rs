@@ -73,7 +73,7 @@ fn every_form_is_one_selection() {
         "items={%22id%22:%22a%22}",
         "items[0][id]=a",
         "items%5B0%5D%5Bid%5D=a",
-        "id=a&after=&limit=&last=",
+        "id=a&after=",
         r#"{"items":"a"}"#,
         r#"{"items":["a","a"]}"#,
         r#"{"items":{"id":"a"}}"#,

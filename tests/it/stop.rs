@@ -122,7 +122,7 @@ fn appends_that_were_received_are_acknowledged() {
         let events = events["events"].as_array().expect("an append names its events").clone();
         seqs.extend(events.iter().map(|event| event["seq"].as_u64().expect("a number")));
     }
-    let server = server.stop().start();
+    let server = server.stopped().start();
     seqs.sort_unstable();
     assert_eq!(seqs, (1..=16_000).collect::<Vec<u64>>());
     assert_eq!(server.read("/get?id=a&last=0")["items"][0]["count"], 16_000);

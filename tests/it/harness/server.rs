@@ -66,6 +66,11 @@ impl Server {
     /// Asks the server to stop and expects that it does so gracefully.
     pub(crate) fn stop(mut self) -> Stopped {
         self.process.signal("TERM");
+        self.stopped()
+    }
+
+    /// Waits for the end of a server that was asked to stop.
+    pub(crate) fn stopped(mut self) -> Stopped {
         assert_eq!(self.process.exit_code(), Some(0), "{:#?}", self.process.stderr.seen());
         Stopped { folder: self.folder, args: self.args }
     }
@@ -98,6 +103,14 @@ impl Server {
 
     pub(crate) fn stream(&self, target: &str) -> Stream {
         Stream::open(self.address(), target, &[])
+    }
+
+    /// The sample of that name in the metrics.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let reply = self.get("/metrics");
+        let mut samples = reply.text().lines().filter_map(|line| line.rsplit_once(' '));
+        let (_, number) = samples.find(|sample| sample.0 == name).expect("there is such a metric");
+        number.parse().expect("a sample is a number")
     }
 
     /// A line `name: N kB` of the process's status, in bytes.
