@@ -150,7 +150,7 @@ fn set(settings: &mut Settings, flag: &str, value: &str, source: &str) -> Result
         }
         "body-bytes-max" => {
             settings.body_bytes_max =
-                number(value, 1024, config::BODIES_BYTES_MAX).map_err(|e| wrong(&e))?;
+                number(value, 1, config::BODIES_BYTES_MAX).map_err(|e| wrong(&e))?;
         }
         "value-bytes-max" => {
             settings.value_bytes_max =

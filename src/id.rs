@@ -54,8 +54,9 @@ impl Id {
 
 impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head: String = self.0.chars().take(4).collect();
-        write!(f, "{:?}", format_args!("{head}…({})", self.0.len()))
+        let shown = (self.0.chars().count() / 4).min(4);
+        let head: String = self.0.chars().take(shown).collect();
+        write!(f, "{head}…({})", self.0.len())
     }
 }
 

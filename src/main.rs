@@ -55,7 +55,8 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn run_backup(from: &Path, to: &Path) -> Result<(), Failure> {
-    backup::backup(from, to)?;
+    backup::backup(from, to)
+        .map_err(|error| format!("{} to {}: {error}", from.display(), to.display()))?;
     print(&format!("copied {} to {}\n", from.display(), to.display()))
 }
 
@@ -64,7 +65,8 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     abort_on_panic();
     let foundation = Foundation::new(&settings.listen)?;
     let waker = Arc::new(foundation.waker()?);
-    let opened = sqlite::open(&settings.db)?;
+    let db = settings.db.display();
+    let opened = sqlite::open(&settings.db).map_err(|error| format!("{db}: {error}"))?;
     let epochs = Epochs::new(&opened.epochs);
     let limits = Limits { value_bytes_max: settings.value_bytes_max };
 

@@ -20,6 +20,18 @@ pub enum Method {
     Other,
 }
 
+impl Method {
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Options => "OPTIONS",
+            Method::Other => "(other)",
+        }
+    }
+}
+
 /// What the client understands: a higher minor version is at least 1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Version {

@@ -8,6 +8,7 @@ mod accept;
 mod authority;
 mod body;
 mod conditional;
+mod date;
 mod fields;
 mod head;
 mod request_line;
@@ -18,6 +19,7 @@ mod tests;
 pub use accept::{lists, quality};
 pub use body::{BodyProgress, BodyReader};
 pub use conditional::none_match;
+pub use date::Date;
 pub use head::{BodyLength, Head, Method, Version, parse_head};
 pub use response::{
     CONTINUE, Fields, Framing, LAST_CHUNK, write_chunk, write_head, write_problem_body,

@@ -118,9 +118,7 @@ impl Connection {
         let stalled =
             (!self.outbox.is_empty()).then_some(self.outbox_since + config::WRITE_STALL_TIMEOUT);
         let own = match &self.state {
-            State::Head { .. } if self.input.is_empty() => {
-                Some(self.since + config::KEEP_ALIVE_TIMEOUT)
-            }
+            State::Head { .. } if self.is_idle() => Some(self.since + config::KEEP_ALIVE_TIMEOUT),
             // Requests behind replies that the peer does not take are no slow heads.
             State::Head { .. } if !self.outbox.is_empty() => None,
             State::Head { .. } => Some(self.since + config::HEAD_TIMEOUT),
@@ -137,6 +135,11 @@ impl Connection {
             (Some(stalled), Some(own)) => Some(stalled.min(own)),
             (stalled, own) => stalled.or(own),
         }
+    }
+
+    /// Whether no request has begun: some clients end a body with a line of its own.
+    pub(super) fn is_idle(&self) -> bool {
+        self.input.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
     /// Whether the reactor should read from it now.

@@ -2,23 +2,19 @@
 //! requests to other threads, and what those answer becomes replies. Knows nothing of how events
 //! are found; hands streams to `streams`.
 
-use std::sync::Arc;
-
-use super::connection::{Exchange, Receiving, ReplyPage, Replying, State, Target, Waiting};
-use super::metrics::{Hostile, Kind};
-use super::{Hub, Now, cursors};
+use super::connection::{Exchange, Receiving, State, Target, Waiting};
+use super::metrics::Hostile;
+use super::reply::{JSON, Reply};
+use super::{Effect, Hub, Now};
 use crate::config;
-use crate::event::Seq;
-use crate::http::{self, BodyLength, BodyReader, Fields, Framing, Head, Method, Version};
+use crate::http::{self, BodyLength, BodyReader, Head, Method};
 use crate::id::Id;
-use crate::message::{Append, Appended, Position, ToReader, ToWriter, Token};
+use crate::message::{Append, Appended, ToReader, ToWriter, Token};
 use crate::problem::Problem;
 use crate::route::{self, Answer, Route};
-use crate::selection::Selection;
 use crate::sse;
 use crate::store::StoreError;
 
-const JSON: &str = "application/json";
 const PREFLIGHT: &[(&str, &str)] = &[
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
     (
@@ -27,13 +23,6 @@ const PREFLIGHT: &[(&str, &str)] = &[
     ),
     ("Access-Control-Max-Age", "86400"),
 ];
-
-/// What is known of a reply besides its exchange.
-pub(super) struct Reply<'a> {
-    pub(super) status: u16,
-    pub(super) fields: &'a [(&'a str, &'a str)],
-    pub(super) body: &'a [u8],
-}
 
 impl Hub {
     /// Bytes came from the peer.
@@ -68,7 +57,7 @@ impl Hub {
         if connection.input_ended {
             self.after_input_ended(now, key);
         } else if connection.wants_input(self.options.outbox_bytes_max) {
-            self.effects.push(super::Effect::Resume(key));
+            self.effects.push(Effect::Resume(key));
         }
         self.arm(key);
     }
@@ -261,158 +250,6 @@ impl Hub {
         }
     }
 
-    // --- Reading ------------------------------------------------------------------------------
-
-    fn select(&mut self, now: Now, key: u32, exchange: Exchange, selection: &Selection) {
-        if let Some(item) = selection.items.iter().position(|item| item.filter.is_some()) {
-            let detail = format!("items[{item}].bloomFilter: this version serves no filters");
-            return self.reply_problem(now, key, exchange, &Problem::new(501, detail));
-        }
-        if sse::wants_stream(&exchange.head.accept) {
-            return self.open_stream(now, key, exchange, selection);
-        }
-        if self.waiting_reads.len() >= config::READS_WAITING_MAX {
-            return self.reply_problem(now, key, exchange, &busy("readers'"));
-        }
-        let plan = Arc::new(cursors::plan(selection, &self.options.epochs, self.visible));
-        let cacheable = exchange.head.method != Method::Post;
-        let unless = match &exchange.head.if_none_match {
-            Some(tags) if cacheable => {
-                cursors::seqs_of_tags(tags, plan.reset, &self.options.epochs)
-            }
-            _ => Vec::new(),
-        };
-        let waiting = Waiting::Read { plan: Arc::clone(&plan), cacheable };
-        self.connections[key as usize].state = State::Answering(Box::new(exchange), waiting);
-        let token = self.token_of(key);
-        self.ask_reader(ToReader::Open { token, plan, to: self.visible, unless });
-    }
-
-    /// The first page of a JSON reply came.
-    pub(super) fn opened(
-        &mut self,
-        now: Now,
-        token: Token,
-        last: Seq,
-        body: Vec<u8>,
-        next: Option<Position>,
-    ) {
-        let Some((key, exchange, waiting)) = self.take_answering(token) else { return };
-        let Waiting::Read { plan, cacheable } = waiting else {
-            unreachable!("a page was asked for by a read");
-        };
-        let tag = cursors::entity_tag(last, plan.reset, &self.options.epochs);
-        let fields = [
-            ("Content-Type", JSON),
-            ("Vary", "Accept"),
-            ("Cache-Control", if cacheable { "no-cache" } else { "no-store" }),
-            ("ETag", tag.as_str()),
-        ];
-        let fields = if cacheable { &fields[..] } else { &fields[..3] };
-        let unchanged = cacheable
-            && exchange.head.if_none_match.as_deref().is_some_and(|t| http::none_match(t, &tag));
-        match next {
-            _ if unchanged => {
-                let reply = Reply { status: 304, fields: &fields[1..], body: b"" };
-                self.reply(now, key, exchange, &reply);
-            }
-            None => {
-                let reply = Reply { status: 200, fields, body: &body };
-                self.reply(now, key, exchange, &reply);
-            }
-            Some(position) => {
-                self.begin_reply(now, key, exchange, fields, &body, plan, position);
-            }
-        }
-        self.resume(now, key);
-    }
-
-    /// A reply of several pages.
-    #[allow(clippy::too_many_arguments)]
-    fn begin_reply(
-        &mut self,
-        now: Now,
-        key: u32,
-        mut exchange: Exchange,
-        fields: &[(&str, &str)],
-        body: &[u8],
-        plan: Arc<crate::message::ReadPlan>,
-        position: Position,
-    ) {
-        let chunked = exchange.head.version == Version::Http11;
-        exchange.head.keep_alive &= chunked;
-        let framing = if chunked { Framing::Chunked } else { Framing::UntilClose };
-        let mut out = Vec::with_capacity(body.len() + 512);
-        self.write_head(now, &mut out, &exchange, 200, framing, fields);
-        if exchange.head.method == Method::Head {
-            self.queue(now, key, out);
-            return self.finish_exchange(now, key, exchange, 200);
-        }
-        write_part(&mut out, body, chunked);
-        let page = ReplyPage::Next(position);
-        self.connections[key as usize].state =
-            State::Replying(Box::new(Replying { exchange, plan, page }));
-        self.queue(now, key, out);
-    }
-
-    /// The outbox has drained: the next page is asked for, if it was not yet.
-    pub(super) fn next_reply_page(&mut self, key: u32) {
-        let token = self.token_of(key);
-        let Some(page) = self.reply_page_of(key) else { return };
-        let ReplyPage::Next(position) = *page else { return };
-        *page = ReplyPage::InFlight;
-        let State::Replying(replying) = &self.connections[key as usize].state else {
-            unreachable!("its page was just taken");
-        };
-        let plan = Arc::clone(&replying.plan);
-        self.ask_reader(ToReader::Page { token, plan, position });
-    }
-
-    pub(super) fn reply_paged(
-        &mut self,
-        now: Now,
-        token: Token,
-        body: Vec<u8>,
-        next: Option<Position>,
-    ) {
-        let Some(key) = self.addressee(token) else { return };
-        let connection = &mut self.connections[key as usize];
-        let State::Replying(replying) = &mut connection.state else {
-            unreachable!("a page was asked for by a reply");
-        };
-        let chunked = replying.exchange.head.version == Version::Http11;
-        let mut out = Vec::with_capacity(body.len() + 32);
-        write_part(&mut out, &body, chunked);
-        if let Some(position) = next {
-            replying.page = ReplyPage::Next(position);
-            return self.queue(now, key, out);
-        }
-        if chunked {
-            out.extend_from_slice(http::LAST_CHUNK);
-        }
-        self.queue(now, key, out);
-        let state = std::mem::replace(
-            &mut self.connections[key as usize].state,
-            State::Head { scanned: 0 },
-        );
-        let State::Replying(replying) = state else { unreachable!("it was replying above") };
-        self.finish_exchange(now, key, replying.exchange, 200);
-        self.resume(now, key);
-    }
-
-    pub(super) fn read_failed(&mut self, now: Now, token: Token, error: &StoreError) {
-        log::error!("a read failed: {error}");
-        let Some(key) = self.addressee(token) else { return };
-        if let State::Replying(_) = &self.connections[key as usize].state {
-            // The head said 200: all that is left to say is that the reply is not whole.
-            self.metrics.replies_cut += 1;
-            return self.close(key);
-        }
-        let Some((key, exchange, _)) = self.take_answering(token) else { return };
-        self.reply_problem(now, key, exchange, &Problem::new(500, error.to_string()));
-        self.resume(now, key);
-    }
-
     // --- Appending ----------------------------------------------------------------------------
 
     fn append(&mut self, now: Now, key: u32, exchange: Exchange, append: Append, many: bool) {
@@ -426,7 +263,7 @@ impl Hub {
         self.bodies_bytes += append.bytes();
         let waiting = Waiting::Append { id: append.id.clone(), many };
         self.connections[key as usize].state = State::Answering(Box::new(exchange), waiting);
-        self.effects.push(super::Effect::ToWriter(ToWriter::Append(append)));
+        self.effects.push(Effect::ToWriter(ToWriter::Append(append)));
     }
 
     /// An append is durable.
@@ -469,7 +306,7 @@ impl Hub {
         connection.state = State::Answering(Box::new(exchange), Waiting::Health);
         connection.since = now.milliseconds;
         let token = self.token_of(key);
-        self.effects.push(super::Effect::ToWriter(ToWriter::Ping { token }));
+        self.effects.push(Effect::ToWriter(ToWriter::Ping { token }));
     }
 
     pub(super) fn healthy(&mut self, now: Now, token: Token) {
@@ -487,130 +324,7 @@ impl Hub {
         self.resume(now, key);
     }
 
-    // --- Replies ------------------------------------------------------------------------------
-
-    /// A request that is not read any further: if a body follows, the connection ends after it.
-    fn reply_unread(&mut self, now: Now, key: u32, mut exchange: Exchange, problem: &Problem) {
-        exchange.head.keep_alive &= exchange.head.body == BodyLength::None;
-        self.reply_problem(now, key, exchange, problem);
-    }
-
-    /// What cannot be served now: a stream is told to come back, as a browser gives up for good on
-    /// a 503; everything else is told so.
-    fn turn_away(
-        &mut self,
-        now: Now,
-        key: u32,
-        mut exchange: Exchange,
-        target: &Target,
-        why: &str,
-    ) {
-        exchange.head.keep_alive = false;
-        if matches!(target, Target::Route(Route::Get)) && sse::wants_stream(&exchange.head.accept) {
-            return self.turn_stream_away(now, key, exchange);
-        }
-        self.reply_problem(now, key, exchange, &Problem::new(503, format!("{why}; try again")));
-    }
-
-    pub(super) fn reply_problem(
-        &mut self,
-        now: Now,
-        key: u32,
-        exchange: Exchange,
-        problem: &Problem,
-    ) {
-        let body = http::write_problem_body(problem);
-        let retry_after = config::RETRY_AFTER_SECONDS.to_string();
-        let mut fields =
-            vec![("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")];
-        if problem.status == 503 {
-            fields.push(("Retry-After", &retry_after));
-        }
-        if !problem.allow.is_empty() {
-            fields.push(("Allow", problem.allow));
-        }
-        if route::find(exchange.head.method, &exchange.head.path) == Ok(Route::Get) {
-            fields.push(("Vary", "Accept"));
-        }
-        let reply = Reply { status: problem.status, fields: &fields, body: &body };
-        self.reply(now, key, exchange, &reply);
-    }
-
-    /// A whole reply.
-    pub(super) fn reply(&mut self, now: Now, key: u32, exchange: Exchange, reply: &Reply<'_>) {
-        let mut out = Vec::with_capacity(reply.body.len() + 512);
-        let framing = match reply.status {
-            204 | 304 => Framing::Empty,
-            _ => Framing::Length(reply.body.len()),
-        };
-        self.write_head(now, &mut out, &exchange, reply.status, framing, reply.fields);
-        if exchange.head.method != Method::Head && !matches!(framing, Framing::Empty) {
-            out.extend_from_slice(reply.body);
-        }
-        self.queue(now, key, out);
-        self.finish_exchange(now, key, exchange, reply.status);
-    }
-
-    pub(super) fn write_head(
-        &mut self,
-        now: Now,
-        out: &mut Vec<u8>,
-        exchange: &Exchange,
-        status: u16,
-        framing: Framing,
-        fields: &[(&str, &str)],
-    ) {
-        self.refresh_date(now);
-        let keep_alive = exchange.head.keep_alive && !self.is_stopping();
-        let always = Fields { date: &self.date.1, cors_origin: &self.options.cors_origin };
-        http::write_head(out, &always, exchange.head.version, status, keep_alive, framing, fields);
-    }
-
-    /// The reply is queued whole; the connection goes on to its next request, or ends.
-    pub(super) fn finish_exchange(&mut self, now: Now, key: u32, exchange: Exchange, status: u16) {
-        self.account(now, key, &exchange, status);
-        if !exchange.head.keep_alive || self.is_stopping() {
-            // Not through `leave`: nothing but the exchange was the state's.
-            self.connections[key as usize].state = State::Closing;
-            return self.end_output(now, key);
-        }
-        let connection = &mut self.connections[key as usize];
-        connection.state = State::Head { scanned: 0 };
-        connection.since = now.milliseconds;
-        self.arm(key);
-    }
-
-    pub(super) fn account(&mut self, now: Now, key: u32, exchange: &Exchange, status: u16) {
-        let kind = Kind::of(&exchange.head.path, sse::wants_stream(&exchange.head.accept));
-        self.metrics.request(kind, status);
-        if self.options.access_log {
-            let peer = self.connections[key as usize].peer;
-            log::info!(
-                target: "access",
-                "{} {:?} {}{} {status} {} ms",
-                peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string()),
-                exchange.head.method,
-                kind.name(),
-                exchange.subject,
-                now.milliseconds - exchange.started,
-            );
-        }
-    }
-
-    /// An error before there is a request to answer. The connection ends: where the next request
-    /// would start is not known.
-    fn refuse(&mut self, now: Now, key: u32, problem: &Problem) {
-        self.leave(key);
-        let head = Head { version: Version::Http11, ..Head::default() };
-        let number = self.exchanges;
-        let exchange = Exchange { number, head, started: now.milliseconds, subject: String::new() };
-        self.connections[key as usize].state = State::Head { scanned: 0 };
-        self.reply_problem(now, key, exchange, problem);
-    }
-
-    pub(super) fn refuse_slow(&mut self, now: Now, key: u32, detail: &str) {
-        self.refuse(now, key, &Problem::new(408, detail));
-    }
+    // --- Ends -------------------------------------------------------------------------------
 
     /// The peer will send nothing more: what is complete is answered, what is not never will be.
     pub(super) fn after_input_ended(&mut self, now: Now, key: u32) {
@@ -628,7 +342,7 @@ impl Hub {
     }
 
     /// Takes the exchange that waits for the answer `token` names, if it still does.
-    fn take_answering(&mut self, token: Token) -> Option<(u32, Exchange, Waiting)> {
+    pub(super) fn take_answering(&mut self, token: Token) -> Option<(u32, Exchange, Waiting)> {
         let key = self.addressee(token)?;
         let state = &mut self.connections[key as usize].state;
         if !matches!(state, State::Answering(..)) {
@@ -641,16 +355,8 @@ impl Hub {
     }
 }
 
-fn busy(whose: &str) -> Problem {
+pub(super) fn busy(whose: &str) -> Problem {
     Problem::new(503, format!("the {whose} queue is full; nothing was stored, try again"))
-}
-
-pub(super) fn write_part(out: &mut Vec<u8>, part: &[u8], chunked: bool) {
-    if chunked {
-        http::write_chunk(out, part);
-    } else {
-        out.extend_from_slice(part);
-    }
 }
 
 fn append_body(id: &Id, appended: &Appended, many: bool) -> Vec<u8> {
@@ -676,10 +382,11 @@ fn append_body(id: &Id, appended: &Appended, many: bool) -> Vec<u8> {
 /// What an access line says of a request, identifiers shortened.
 fn subject(answer: &Answer) -> String {
     match answer {
-        Answer::Select(selection) => {
-            format!(" {:?} of {}", selection.items[0].id, selection.items.len())
-        }
-        Answer::Append { id, values, .. } => format!(" {id:?} values {}", values.len()),
+        Answer::Select(selection) => match selection.items.as_slice() {
+            [item] => format!(" {:?}", item.id),
+            items => format!(" {:?} and {} more", items[0].id, items.len() - 1),
+        },
+        Answer::Append { id, values, .. } => format!("{id:?} values {}", values.len()),
         Answer::Health | Answer::Metrics | Answer::Page => String::new(),
     }
 }

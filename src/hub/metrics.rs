@@ -34,6 +34,20 @@ impl Kind {
         }
     }
 
+    /// What an access line calls it: never an identifier.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Kind::Get => "/get",
+            Kind::Stream => "/get (stream)",
+            Kind::Set => "/set/",
+            Kind::Bloom => "/bloom",
+            Kind::Page => "/",
+            Kind::Health => "/healthz",
+            Kind::Metrics => "/metrics",
+            Kind::Other => "(other)",
+        }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Get => "get",

@@ -3,18 +3,20 @@
 //! can drive it. The reactor calls it.
 //!
 //! - `connection`: what is known of one connection.
-//! - `exchange`: bytes to requests, requests to answers, answers to replies.
+//! - `exchange`: bytes to requests, requests to what they ask for; appends and health.
+//! - `reads`: JSON replies, page by page.
+//! - `reply`: heads, problems, the end of an exchange.
 //! - `streams`: feeds and what is broadcast to them.
 //! - `timers`, `metrics`, `cursors`: their names say it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use slab::Slab;
 
 use crate::config;
 use crate::event::{Epochs, Seq};
+use crate::http::Date;
 use crate::index::Index;
 use crate::message::{Commit, FromReader, FromWriter, Slot, ToReader, ToWriter, Token};
 use crate::outbox::Outbox;
@@ -25,6 +27,8 @@ mod connection;
 mod cursors;
 mod exchange;
 mod metrics;
+mod reads;
+mod reply;
 mod streams;
 mod timers;
 
@@ -92,7 +96,7 @@ pub struct Hub {
     waiting_subscriptions: VecDeque<ToWriter>,
     /// Request bodies in memory: arriving, being parsed, with the writer.
     bodies_bytes: usize,
-    date: (u64, String),
+    date: Date,
     phase: Phase,
     store: StoreGauges,
     metrics: Metrics,
@@ -130,7 +134,7 @@ impl Hub {
             waiting_reads: VecDeque::new(),
             waiting_subscriptions: VecDeque::new(),
             bodies_bytes: 0,
-            date: (0, String::new()),
+            date: Date::at(0),
             phase: Phase::Serving,
             store: StoreGauges::default(),
             metrics: Metrics::default(),
@@ -297,7 +301,7 @@ impl Hub {
             let connection = &self.connections[key as usize];
             match &connection.state {
                 State::Streaming(_) => self.send_stream_away(now, key),
-                State::Head { .. } if connection.input.is_empty() => self.end_output(now, key),
+                State::Head { .. } if connection.is_idle() => self.end_output(now, key),
                 _ => {}
             }
         }
@@ -345,7 +349,7 @@ impl Hub {
                 self.metrics.hostile(Hostile::StalledReader);
                 self.close(key);
             }
-            State::Head { .. } if connection.input.is_empty() => self.end_output(now, key),
+            State::Head { .. } if connection.is_idle() => self.end_output(now, key),
             State::Head { .. } => {
                 self.metrics.hostile(Hostile::SlowHead);
                 self.refuse_slow(now, key, "the request's head did not arrive within 10 s");
@@ -496,14 +500,6 @@ impl Hub {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
-    }
-
-    /// The `Date` of a reply, made once a second.
-    fn refresh_date(&mut self, now: Now) {
-        if self.date.0 != now.unix_seconds || self.date.1.is_empty() {
-            let time = std::time::UNIX_EPOCH + Duration::from_secs(now.unix_seconds);
-            self.date = (now.unix_seconds, httpdate::fmt_http_date(time));
-        }
     }
 
     fn slot(&self, key: usize) -> Slot {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::connection::{Exchange, State};
-use super::exchange::write_part;
 use super::metrics::Hostile;
+use super::reply::write_part;
 use super::{Hub, Now, cursors};
 use crate::config;
 use crate::event::Seq;
