@@ -1,0 +1,54 @@
+// Two clients of npm: `eventsource` (the standard's API) and `@microsoft/fetch-event-source` (which
+// can send a body). Run by run.py with the client's name and one JSON argument; prints what the
+// client dispatches, a line each, as run.py describes. Judges nothing.
+
+import { fetchEventSource } from '@microsoft/fetch-event-source';
+import { EventSource } from 'eventsource';
+
+const [name, argument] = process.argv.slice(2);
+const { url, body, last } = JSON.parse(argument);
+
+// Standard output is a pipe, which node writes synchronously on Linux: nothing is lost by exit().
+const report = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+
+function reportMessage(type, lastEventId, data) {
+  report({ message: [type, lastEventId, data] });
+  if (data.includes(last)) process.exit(0);
+}
+
+function eventsource() {
+  const source = new EventSource(url);
+  source.onopen = () => report({ open: true });
+  source.onerror = (error) => {
+    console.error(`error: ${error.message} (state ${source.readyState})`);
+    if (source.readyState === EventSource.CLOSED) process.exit(1);
+  };
+  for (const type of ['message', 'synced', 'reset'])
+    source.addEventListener(type, (event) => reportMessage(type, event.lastEventId, event.data));
+}
+
+function fetchEventSourceWithBody() {
+  // The library is written for pages; these are the names it uses of theirs.
+  globalThis.window = globalThis;
+  globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
+  return fetchEventSource(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+    openWhenHidden: true,
+    async onopen(response) {
+      if (response.status !== 200) process.exit(1);
+      report({ open: true });
+    },
+    onmessage: ({ event, id, data }) => reportMessage(event || 'message', id, data),
+    // It takes a stream that ends for finished, unless this throws.
+    onclose() {
+      report({ closed: 'clean' });
+      throw new Error('the stream ended');
+    },
+    onerror: (error) => console.error(`error: ${error.cause ?? error}`),
+  });
+}
+
+const clients = { eventsource, 'fetch-event-source': fetchEventSourceWithBody };
+await clients[name]();
