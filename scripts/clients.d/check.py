@@ -101,7 +101,7 @@ def listed(what, events):
 
 def judge(transcript, expected, signals, reads_comments):
     """Everything wrong with a client's transcript, after the server was restarted by `signals`."""
-    problems = [*transcript.problems, *differences(expected, transcript.events)]
+    problems = [*differences(expected, transcript.events), *transcript.problems]
     connections = len(signals) + 1
     if len(transcript.synced) != connections:
         problems.append(f"{len(transcript.synced)} synced in {connections} connections")

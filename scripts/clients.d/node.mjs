@@ -8,20 +8,29 @@ import { EventSource } from 'eventsource';
 const [name, argument] = process.argv.slice(2);
 const { url, body, last } = JSON.parse(argument);
 
-// Standard output is a pipe, which node writes synchronously on Linux: nothing is lost by exit().
 const report = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+
+// What ends the client. The process then ends by itself: exit() would cut what standard output, a
+// pipe, has not taken.
+const over = new AbortController();
+
+function giveUp(why) {
+  report({ failed: why });
+  over.abort();
+}
 
 function reportMessage(type, lastEventId, data) {
   report({ message: [type, lastEventId, data] });
-  if (data.includes(last)) process.exit(0);
+  if (data.includes(last)) over.abort();
 }
 
 function eventsource() {
   const source = new EventSource(url);
+  over.signal.onabort = () => source.close();
   source.onopen = () => report({ open: true });
   source.onerror = (error) => {
     console.error(`error: ${error.message} (state ${source.readyState})`);
-    if (source.readyState === EventSource.CLOSED) process.exit(1);
+    if (source.readyState === EventSource.CLOSED) giveUp(error.message);
   };
   for (const type of ['message', 'synced', 'reset'])
     source.addEventListener(type, (event) => reportMessage(type, event.lastEventId, event.data));
@@ -35,10 +44,11 @@ function fetchEventSourceWithBody() {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(body),
+    signal: over.signal,
     openWhenHidden: true,
     async onopen(response) {
-      if (response.status !== 200) process.exit(1);
-      report({ open: true });
+      if (response.status !== 200) giveUp(`status ${response.status}`);
+      else report({ open: true });
     },
     onmessage: ({ event, id, data }) => reportMessage(event || 'message', id, data),
     // It takes a stream that ends for finished, unless this throws.

@@ -44,6 +44,8 @@ RUN_TIMEOUT_S = 240
 APPEND_RETRY_S = 0.05
 # Every so many appends carry so many values at once.
 BATCH_EVERY, BATCH_EVENTS = 8, 5
+# Of one client.
+PROBLEMS_MAX = 8
 
 
 class Failure(Exception):
@@ -351,7 +353,9 @@ def outcome(name, problems, summary):
     if not problems:
         print(f"ok {name}: {summary}", flush=True)
         return True
-    print(f"FAIL {name}: {summary}", *problems, sep="\n    ", flush=True)
+    more = len(problems) - PROBLEMS_MAX
+    shown = problems[:PROBLEMS_MAX] + ([f"and {more} more problems"] if more > 0 else [])
+    print(f"FAIL {name}: {summary}", *shown, sep="\n    ", flush=True)
     return False
 
 
