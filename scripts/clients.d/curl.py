@@ -18,12 +18,8 @@ HEAD_RULES = {
     "content-encoding": None,
     "content-length": None,
 }
-CURSOR = rb"[1-9][0-9]*\.[0-9a-f]{8}"
-FRAMES = [
-    re.compile(rb"()id: (" + CURSOR + rb")\ndata: ([^\n]+)\n"),
-    re.compile(rb"event: (synced)\nid: (" + CURSOR + rb"|0)\ndata: ([^\n]+)\n"),
-    re.compile(rb"event: (reset)\nid: (0)\ndata: ([^\n]+)\n"),
-]
+CURSOR = re.compile(rb"[1-9][0-9]*\.[0-9a-f]{8}")
+FIELD = re.compile(rb"(event|id|data): ([^\n]+)")
 
 
 def report(**line):
@@ -60,12 +56,16 @@ class Stream:
         return None
 
     def frame(self, block):
-        for pattern in FRAMES:
-            if match := pattern.fullmatch(block):
-                name, cursor, data = (part.decode() for part in match.groups())
-                return [name or "message", cursor, data]
-        report(violation=f"line {self.lines} ends what is no frame: {block[:200]!r}")
-        return None
+        matches = [FIELD.fullmatch(line) for line in block.splitlines()]
+        fields = dict(match.groups() for match in matches if match)
+        name = fields.get(b"event", b"message")
+        known = name in (b"message", b"synced", b"reset") and fields.keys() >= {b"id", b"data"}
+        cursor = fields.get(b"id", b"")
+        begins = name != b"message" and cursor == b"0"
+        if len(fields) != len(matches) or not known or not (begins or CURSOR.fullmatch(cursor)):
+            report(violation=f"line {self.lines} ends what is no frame: {block[:200]!r}")
+            return None
+        return [name.decode(), cursor.decode(), fields[b"data"].decode()]
 
 
 def judge_head(head):

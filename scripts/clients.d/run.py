@@ -52,12 +52,17 @@ class Failure(Exception):
     """The scenario cannot go on."""
 
 
+def last_line(log):
+    lines = Path(log.name).read_text(errors="replace").splitlines()
+    return f"{lines[-1] if lines else 'it wrote nothing'} ({log.name})"
+
+
 class Server:
     """A rill on a port that stays the same once it was given one."""
 
     def __init__(self, binary, work):
         self.command = [binary, "serve", "--db", str(work / "rill.db")]
-        self.log = open(work / "server.log", "ab")
+        self.log = open(work / "server.log", "wb")
         self.port = 0
         self.process = None
 
@@ -77,7 +82,7 @@ class Server:
         except queue.Empty:
             raise Failure("the server printed no URL") from None
         if self.port is None:
-            raise Failure(f"the server ended with {self.process.wait()}: see {self.log.name}")
+            raise Failure(f"the server ended with {self.process.wait()}: {last_line(self.log)}")
 
     @staticmethod
     def read_output(process, ports):
@@ -108,25 +113,32 @@ class Server:
             connection.close()
 
 
+def text_of(value):
+    return value["text"] * value.get("times", 1)
+
+
 class Appender:
     """Appends the scenario's values in turn, through restarts, and knows what it was answered."""
 
     def __init__(self, server, scenario):
         self.server = server
         ids = itertools.cycle([*scenario["storages"], *scenario["unread"]])
-        texts = itertools.cycle([v["text"] * v.get("times", 1) for v in scenario["values"]])
-        # A number makes a value unique; the text stands at both ends of it.
-        self.values = (f"{text}{n}{text}" for n, text in enumerate(texts))
-        self.ids = ids
+        texts = itertools.cycle([text_of(value) for value in scenario["values"]])
+        self.ids, self.texts = ids, texts
+        self.numbers = itertools.count(1)
         self.requests = itertools.count(1)
         self.stored = []
         self.progress = threading.Condition()
 
-    def append(self, events):
+    def append(self, events, text=None):
+        """So many events, of the scenario's texts in turn, or of one."""
         while events:
             batch = BATCH_EVENTS if next(self.requests) % BATCH_EVERY == 0 else 1
             batch = min(batch, events)
-            self.append_values([next(self.values) for _ in range(batch)], next(self.ids))
+            texts = [text or next(self.texts) for _ in range(batch)]
+            # A number makes a value unique; the text stands at both ends of it.
+            values = [f"{text}{n}{text}" for text, n in zip(texts, self.numbers)]
+            self.append_values(values, next(self.ids))
             events -= batch
 
     def append_values(self, values, id):
@@ -155,7 +167,9 @@ class Appender:
             if status != 503:
                 raise Failure(f"POST {path} was answered {status}: {reply}")
             time.sleep(APPEND_RETRY_S)
-        raise Failure(f"POST {path} was not answered in {STEP_TIMEOUT_S} s")
+        status = self.server.process.poll()
+        ended = "" if status is None else f", it ended with {status}: {last_line(self.server.log)}"
+        raise Failure(f"the server did not answer POST {path} in {STEP_TIMEOUT_S} s{ended}")
 
     def await_stored(self, events):
         with self.progress:
@@ -176,6 +190,8 @@ class Client:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.log,
+            # A group of its own, so that it is paused and ended with what it starts.
+            start_new_session=True,
         )
         self.reader = threading.Thread(target=self.read_output, daemon=True)
         self.reader.start()
@@ -192,7 +208,7 @@ class Client:
             self.progress.notify_all()
 
     def await_synced(self, times, deadline):
-        """Whether it saw so many `synced`; a client that ended never will, and is judged later."""
+        """Until it saw so many `synced`; a client that ended never will, and is judged later."""
         with self.progress:
             self.progress.wait_for(
                 lambda: len(self.transcript.synced) >= times or self.process.poll() is not None,
@@ -207,16 +223,20 @@ class Client:
             return
         self.reader.join(STOP_TIMEOUT_S)
         if status != 0:
-            self.transcript.problems.append(f"it ended with {status}: see {self.log.name}")
+            self.transcript.problems.append(f"it ended with {status}: {last_line(self.log)}")
+
+    def signal(self, number):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
 
     def stop(self):
-        # Asked first: Chromium's driver has processes of its own to end.
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+        # Asked first: Chromium's driver has processes in other groups to end.
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGKILL)
 
 
 def commands(work):
@@ -263,8 +283,8 @@ class Run:
         for verb, *arguments in self.scenario["steps"]:
             getattr(self, verb)(*arguments)
 
-    def append(self, events):
-        self.appender.append(events)
+    def append(self, events, value=None):
+        self.appender.append(events, value and text_of(value))
 
     def connect(self):
         ids = self.scenario["storages"]
@@ -278,10 +298,9 @@ class Run:
                 "picture": str(self.work / "page.png"),
             }
             self.clients.append(Client(name, command, argument, self.work))
-        self.await_synced()
 
     def restart(self, signal_name, events):
-        """Stops the server amid appends that go on when it is back, and waits for the clients."""
+        """Stops the server amid appends that go on when it is back."""
         enough = len(self.appender.stored) + events // 2
         appending = self.background.submit(self.appender.append, events)
         self.appender.await_stored(enough)
@@ -289,7 +308,22 @@ class Run:
         self.signals.append(signal_name)
         self.server.start()
         appending.result(STEP_TIMEOUT_S)
-        self.await_synced()
+
+    def synced(self):
+        """Waits until every client has seen a `synced` of the present server."""
+        deadline = time.monotonic() + STEP_TIMEOUT_S
+        for client in self.clients:
+            client.await_synced(len(self.signals) + 1, deadline)
+
+    def pause(self):
+        """The clients read no more (but Chromium, which its driver keeps apart): what the server
+        sends fills the sockets, and when it is killed the last of it is cut inside a frame."""
+        for client in self.clients:
+            client.signal(signal.SIGSTOP)
+
+    def resume(self):
+        for client in self.clients:
+            client.signal(signal.SIGCONT)
 
     def quiet(self, seconds):
         """Long enough for a comment."""
@@ -300,11 +334,6 @@ class Run:
         deadline = time.monotonic() + STEP_TIMEOUT_S
         for client in self.clients:
             client.await_end(deadline)
-
-    def await_synced(self):
-        deadline = time.monotonic() + STEP_TIMEOUT_S
-        for client in self.clients:
-            client.await_synced(len(self.signals) + 1, deadline)
 
     def held(self):
         """What the server says it holds of the clients' storages, in order."""
@@ -331,7 +360,10 @@ class Run:
 
 def read_by_curl(url):
     command = ["curl", "-sS", "--fail", "--compressed", "--max-time", str(REQUEST_TIMEOUT_S), url]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    curl = subprocess.run(command, stdout=subprocess.PIPE)
+    if curl.returncode != 0:
+        raise Failure(f"curl exits {curl.returncode} for {url}")
+    return json.loads(curl.stdout)
 
 
 def pages_by_curl(port, ids, limit):
