@@ -38,7 +38,7 @@ class Stream:
         """Judges a line, without its LF; the frame that it ends, or None."""
         self.lines += 1
         after_comment, self.after_comment = self.after_comment, False
-        if b"\r" in line or b"\x00" in line or b"\xef\xbb\xbf" == line[:3]:
+        if b"\r" in line or b"\x00" in line or line.startswith(b"\xef\xbb\xbf"):
             report(violation=f"line {self.lines} has a CR, a NUL or a BOM: {line[:80]!r}")
         if self.lines == 1:
             if line != b"retry: 2000":

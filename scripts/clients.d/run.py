@@ -16,12 +16,9 @@ What the lines mean, and whether they are right, is check.py's to say.
 """
 
 import argparse
-import http.client
 import itertools
 import json
 import os
-import queue
-import re
 import signal
 import subprocess
 import sys
@@ -32,149 +29,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from check import Transcript, differences, event_of, judge
+from server import REQUEST_TIMEOUT_S, Appender, Failure, Server, last_line, text_of
 
 HERE = Path(__file__).resolve().parent
 
 STEP_TIMEOUT_S = 60
-START_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 15
-REQUEST_TIMEOUT_S = 30
+CLIENT_STOP_TIMEOUT_S = 15
 RUN_TIMEOUT_S = 240
-# While the server is away an append is tried again this often.
-APPEND_RETRY_S = 0.05
-# Every so many appends carry so many values at once.
-BATCH_EVERY, BATCH_EVENTS = 8, 5
 # Of one client.
 PROBLEMS_MAX = 8
-
-
-class Failure(Exception):
-    """The scenario cannot go on."""
-
-
-def last_line(log):
-    lines = Path(log.name).read_text(errors="replace").splitlines()
-    return f"{lines[-1] if lines else 'it wrote nothing'} ({log.name})"
-
-
-class Server:
-    """A rill on a port that stays the same once it was given one."""
-
-    def __init__(self, binary, work):
-        self.command = [binary, "serve", "--db", str(work / "rill.db")]
-        self.log = open(work / "server.log", "wb")
-        self.port = 0
-        self.process = None
-
-    def start(self):
-        listen = ["--listen", f"127.0.0.1:{self.port}"]
-        self.process = subprocess.Popen(
-            [*self.command, *listen],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-        )
-        ports = queue.Queue()
-        threading.Thread(target=self.read_output, args=(self.process, ports), daemon=True).start()
-        try:
-            self.port = ports.get(timeout=START_TIMEOUT_S)
-        except queue.Empty:
-            raise Failure("the server printed no URL") from None
-        if self.port is None:
-            raise Failure(f"the server ended with {self.process.wait()}: {last_line(self.log)}")
-
-    @staticmethod
-    def read_output(process, ports):
-        for line in process.stdout:
-            if match := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                ports.put(int(match[1]))
-        ports.put(None)
-
-    def stop(self, name):
-        self.process.send_signal(signal.Signals[name])
-        try:
-            status = self.process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise Failure(f"{name} did not end the server in {STOP_TIMEOUT_S} s") from None
-        if name == "SIGTERM" and status != 0:
-            raise Failure(f"the server ended with {status} after {name}")
-
-    def request(self, method, path, body=None):
-        """Status and JSON of one exchange on a connection of its own."""
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S
-        )
-        try:
-            connection.request(method, path, body and json.dumps(body).encode())
-            reply = connection.getresponse()
-            return reply.status, json.loads(reply.read())
-        finally:
-            connection.close()
-
-
-def text_of(value):
-    return value["text"] * value.get("times", 1)
-
-
-class Appender:
-    """Appends the scenario's values in turn, through restarts, and knows what it was answered."""
-
-    def __init__(self, server, scenario):
-        self.server = server
-        ids = itertools.cycle([*scenario["storages"], *scenario["unread"]])
-        texts = itertools.cycle([text_of(value) for value in scenario["values"]])
-        self.ids, self.texts = ids, texts
-        self.numbers = itertools.count(1)
-        self.requests = itertools.count(1)
-        self.stored = []
-        self.progress = threading.Condition()
-
-    def append(self, events, text=None):
-        """So many events, of the scenario's texts in turn, or of one."""
-        while events:
-            batch = BATCH_EVENTS if next(self.requests) % BATCH_EVERY == 0 else 1
-            batch = min(batch, events)
-            texts = [text or next(self.texts) for _ in range(batch)]
-            # A number makes a value unique; the text stands at both ends of it.
-            values = [f"{text}{n}{text}" for text, n in zip(texts, self.numbers)]
-            self.append_values(values, next(self.ids))
-            events -= batch
-
-    def append_values(self, values, id):
-        body = {"value": values[0]} if len(values) == 1 else {"values": values}
-        reply = self.insist(f"/set/{urllib.parse.quote(id, safe='')}", body)
-        placed = reply.get("events", [reply])
-        with self.progress:
-            for value, place in zip(values, placed, strict=True):
-                event = event_of(place["seq"], id, value)
-                if event.hash != place["hash"]:
-                    raise Failure(f"the server's hash of {value[:40]!r} is {place['hash']}")
-                self.stored.append(event)
-            self.progress.notify_all()
-
-    def insist(self, path, body):
-        """Appending is idempotent, so whatever went unanswered is sent again."""
-        deadline = time.monotonic() + STEP_TIMEOUT_S
-        while time.monotonic() < deadline:
-            try:
-                status, reply = self.server.request("POST", path, body)
-            except (OSError, http.client.HTTPException):
-                time.sleep(APPEND_RETRY_S)
-                continue
-            if status in (200, 201):
-                return reply
-            if status != 503:
-                raise Failure(f"POST {path} was answered {status}: {reply}")
-            time.sleep(APPEND_RETRY_S)
-        status = self.server.process.poll()
-        ended = "" if status is None else f", it ended with {status}: {last_line(self.server.log)}"
-        raise Failure(f"the server did not answer POST {path} in {STEP_TIMEOUT_S} s{ended}")
-
-    def await_stored(self, events):
-        with self.progress:
-            if not self.progress.wait_for(lambda: len(self.stored) >= events, STEP_TIMEOUT_S):
-                raise Failure(f"{len(self.stored)} events stored in {STEP_TIMEOUT_S} s")
 
 
 class Client:
@@ -221,7 +84,7 @@ class Client:
         except subprocess.TimeoutExpired:
             self.transcript.problems.append("it did not see the last event in time")
             return
-        self.reader.join(STOP_TIMEOUT_S)
+        self.reader.join(CLIENT_STOP_TIMEOUT_S)
         if status != 0:
             self.transcript.problems.append(f"it ended with {status}: {last_line(self.log)}")
 
@@ -234,7 +97,7 @@ class Client:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            self.process.wait(STOP_TIMEOUT_S)
+            self.process.wait(CLIENT_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
 
@@ -258,7 +121,8 @@ def commands(work):
 def selection_url(port, form, ids):
     pairs = {
         "body": [],
-        "items": [("items", id) if id[0] not in "[{" else ("items[]", id) for id in ids],
+        # What begins like JSON is taken for it.
+        "items": [("items", json.dumps([id]) if id[0] in "[{" else id) for id in ids],
         "json": [("items", json.dumps(ids))],
         "brackets": [(f"items[{n}][id]", id) for n, id in enumerate(ids)],
     }[form]
