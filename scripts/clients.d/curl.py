@@ -19,6 +19,7 @@ HEAD_RULES = {
     "content-length": None,
 }
 CURSOR = re.compile(rb"[1-9][0-9]*\.[0-9a-f]{8}")
+RETRY = re.compile(rb"retry: [1-9][0-9]*")
 FIELD = re.compile(rb"(event|id|data): ([^\n]+)")
 
 
@@ -33,6 +34,8 @@ class Stream:
         self.lines = 0
         self.block = b""
         self.after_comment = False
+        # The server said when to come back: its last line.
+        self.sent_away = False
 
     def take(self, line):
         """Judges a line, without its LF; the frame that it ends, or None."""
@@ -43,6 +46,10 @@ class Stream:
         if self.lines == 1:
             if line != b"retry: 2000":
                 report(violation=f"the first line is {line[:80]!r}")
+        elif self.sent_away:
+            report(violation=f"line {self.lines} follows the last retry: {line[:80]!r}")
+        elif RETRY.fullmatch(line) and not self.block:
+            self.sent_away = True
         elif line == b":" and not self.block:
             self.after_comment = True
             report(comment=True)
