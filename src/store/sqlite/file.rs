@@ -118,7 +118,7 @@ fn inspect(path: &Path) -> Result<Kind, OpenError> {
     let unreadable = |error: io::Error| OpenError::Path(error.to_string());
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kind::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return nothing(path),
         Err(error) => return Err(unreadable(error)),
     };
     if !metadata.is_file() {
@@ -128,7 +128,7 @@ fn inspect(path: &Path) -> Result<Kind, OpenError> {
     let file = File::open(path).map_err(unreadable)?;
     file.take(HEADER_BYTES).read_to_end(&mut head).map_err(unreadable)?;
     if head.is_empty() {
-        return Ok(Kind::Nothing);
+        return nothing(path);
     }
     let zeros = head.iter().all(|&byte| byte == 0);
     if zeros && beside(path, "-journal").exists() {
@@ -138,6 +138,18 @@ fn inspect(path: &Path) -> Result<Kind, OpenError> {
         return Err(OpenError::NotRill);
     }
     check(i32_at(&head, 68), i32_at(&head, 60))
+}
+
+/// SQLite deletes a log that it finds beside an empty database. Ours has its header from its first
+/// moment, so such a log is what is left of one that was removed.
+fn nothing(path: &Path) -> Result<Kind, OpenError> {
+    match fs::metadata(beside(path, "-wal")) {
+        Ok(wal) if wal.len() > 0 => Err(OpenError::Path(
+            "is missing or empty, but its write-ahead log (the file ending in -wal) is not"
+                .to_owned(),
+        )),
+        _ => Ok(Kind::Nothing),
+    }
 }
 
 fn i32_at(head: &[u8], at: usize) -> i32 {

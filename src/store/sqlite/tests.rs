@@ -16,18 +16,21 @@ use crate::store::backup::{BackupError, backup};
 use crate::store::{Batch, Direction, Found, Source, Survey, Upkeep};
 
 /// A folder of its own, deleted at the end.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(super) fn new() -> Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("rill-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        // In memory where there is such a folder: what is tested does not depend on a disk's syncs.
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let path = parent.join(name);
         fs::create_dir(&path).unwrap();
         Folder(path)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
@@ -73,7 +76,7 @@ fn tiny() -> Tuning {
         unfolded_events_max: 120,
         fan_out: 3,
         segment_events_max: 2_000,
-        slice_units: 16,
+        slice_units: 48,
         filters_bytes_max: 1_000,
         wal_bytes_soft: 100_000,
         wal_bytes_hard: 400_000,
@@ -226,10 +229,20 @@ fn live(opened: &mut Opened, model: &mut Model, random: &mut Random) {
     for _ in 0..random.below(3) {
         log.upkeep().unwrap();
     }
-    if log.checkpoint_due() {
-        assert!(!log.checkpoint_due(), "once until the log was restarted");
+    checkpoint_if_due(opened);
+}
+
+fn checkpoint_if_due(opened: &mut Opened) {
+    if opened.log.checkpoint_due() {
+        assert!(!opened.log.checkpoint_due(), "once until the log was restarted");
         opened.checkpoint.run().unwrap();
-        log.restart_log().unwrap();
+        opened.log.restart_log().unwrap();
+    }
+}
+
+fn finish_upkeep(opened: &mut Opened) {
+    while opened.log.upkeep().unwrap() == Upkeep::More {
+        checkpoint_if_due(opened);
     }
 }
 
@@ -268,7 +281,7 @@ fn what_is_read_is_what_was_appended() {
             }
         }
         let mut opened = open_with(&path, tiny()).unwrap();
-        while opened.log.upkeep().unwrap() == Upkeep::More {}
+        finish_upkeep(&mut opened);
         check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
         let gauges = opened.log.gauges();
         assert!(gauges.segments > 1 && gauges.unfolded < 10, "{gauges:?}");
@@ -319,7 +332,7 @@ fn a_crash_leaves_the_events_up_to_some_commit() {
         }
         let mut opened = open_with(&path, tiny()).unwrap();
         live(&mut opened, &mut model, &mut random);
-        while opened.log.upkeep().unwrap() == Upkeep::More {}
+        finish_upkeep(&mut opened);
         check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
         assert_no_garbage(&path);
     }
@@ -381,7 +394,7 @@ fn a_failed_commit_leaves_nothing_and_is_repeated() {
         drop(mend);
         commit_both(&mut *opened.log, &mut model, &batches);
     }
-    while opened.log.upkeep().unwrap() == Upkeep::More {}
+    finish_upkeep(&mut opened);
     check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
     assert_no_garbage(&path);
 }
@@ -395,6 +408,7 @@ fn digests_that_collide_are_told_apart_across_blocks() {
     let segment = segment::Segment { number: 1, level: 0, first: 1, last: 500 };
     let mut writer = segment::SegmentWriter::new(segment);
     let value = |seq: Seq| NewValue::new(format!("{seq}"));
+    conn.execute_batch("BEGIN").unwrap();
     for seq in 1..=500 {
         let text = value(seq).text;
         conn.execute(
@@ -407,6 +421,7 @@ fn digests_that_collide_are_told_apart_across_blocks() {
         writer.digest(&conn, digest, seq).unwrap();
     }
     writer.finish(&conn).unwrap();
+    conn.execute_batch("COMMIT").unwrap();
     let find = |digest, id: &str, hash| segment::find_value(&conn, &segment, digest, id, &hash);
     for seq in 1..=500 {
         let (own, other) = if seq <= 250 { (7, u64::MAX - 7) } else { (u64::MAX - 7, 7) };
@@ -489,6 +504,16 @@ fn paths_that_are_no_files_are_named() {
         assert!(error.starts_with(expected), "{path}: {error}");
     }
     assert_eq!(folder.contents(), []);
+}
+
+#[test]
+fn a_log_without_its_database_is_not_deleted() {
+    let folder = Folder::new();
+    fs::write(folder.file("db-wal"), "what may be all that is left").unwrap();
+    let before = folder.contents();
+    let error = open(&folder.file("db")).err().unwrap().to_string();
+    assert!(error.contains("write-ahead log"), "{error}");
+    assert_eq!(folder.contents(), before);
 }
 
 #[test]

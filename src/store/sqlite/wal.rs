@@ -70,6 +70,10 @@ impl WriteAheadLog {
         }
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes() > self.bytes_hard
+    }
+
     pub(super) fn checkpoint_due(&mut self) -> bool {
         match self.due {
             Due::AboveBytes(bytes) if self.bytes() > bytes => {
@@ -99,7 +103,7 @@ impl WriteAheadLog {
     /// Appends do not go on before the log is below its hard limit.
     pub(super) fn make_room(&mut self, conn: &Connection) -> Result<(), StoreError> {
         for _ in 0..ROOM_TRIES {
-            if self.bytes() <= self.bytes_hard || self.restart(conn)? == Copied::All {
+            if !self.is_full() || self.restart(conn)? == Copied::All {
                 return Ok(());
             }
             // Another checkpoint is refused at once, without SQLite's patience.

@@ -3,6 +3,7 @@
 //! changes only once it is.
 
 use std::fs::File;
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
@@ -14,6 +15,9 @@ use super::{Tuning, record_epoch, wal};
 use crate::event::{Epoch, Hash, Placed, Seq};
 use crate::id::{Id, StorageKey};
 use crate::store::{Batch, StoreError, StoreGauges, Upkeep, WriteLog};
+
+/// How long the last checkpoint waits for readers; what it leaves is copied at the next start.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     conn: Connection,
@@ -156,10 +160,10 @@ impl WriteLog for Writer {
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
-        if self.indexes.upkeep(&self.unfolded, &self.tuning) == Upkeep::Done {
+        // Nobody waits for upkeep, so it does not wait for room either; a commit does.
+        if self.indexes.upkeep(&self.unfolded, &self.tuning) == Upkeep::Done || self.wal.is_full() {
             return Ok(Upkeep::Done);
         }
-        self.wal.make_room(&self.conn)?;
         self.transact(|writer| {
             writer.indexes.slice(&writer.conn, &writer.unfolded, &writer.tuning)
         })?;
@@ -184,6 +188,7 @@ impl WriteLog for Writer {
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
+        self.conn.busy_timeout(CLOSE_PATIENCE)?;
         let copied = checkpoint(&self.conn, "TRUNCATE")?;
         self.conn.close().map_err(|(_, error)| error)?;
         match copied {
@@ -213,4 +218,38 @@ fn load_unfolded(conn: &Connection, mark: Seq) -> Result<Unfolded, StoreError> {
         unfolded.push(storage, digest_of(storage, &hash), hash)
     })?;
     Ok(unfolded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::NewValue;
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_leaves_reads_alone() {
+        let folder = super::super::tests::Folder::new();
+        let (conn, lock) = super::super::file::open(&folder.file("db")).unwrap();
+        let mut writer = Writer::load(conn, lock, Tuning::default()).unwrap();
+        let id = Id::new("a").unwrap();
+        let commit = |writer: &mut Writer, values: &[NewValue]| {
+            writer.commit(&[Batch { id: &id, values }]).map(|placed| placed[0].to_vec())
+        };
+        let small = [NewValue::new("small")];
+        let first = Placed { seq: 1, new: true };
+        assert_eq!(commit(&mut writer, &small), Ok(vec![first]));
+        let pages: i64 = writer.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = |writer: &Writer, pages: i64| {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            writer.conn.query_row(&sql, [], |_| Ok(())).unwrap();
+        };
+        limit(&writer, pages + 10);
+        let before = writer.gauges();
+        let large: Vec<_> = (0..8).map(|n| NewValue::new(n.to_string().repeat(10_000))).collect();
+        assert!(matches!(commit(&mut writer, &large), Err(StoreError::Full(_))));
+        assert_eq!(writer.gauges(), before);
+        assert_eq!(commit(&mut writer, &small), Ok(vec![Placed { new: false, ..first }]));
+        limit(&writer, 1_000);
+        let seqs: Vec<_> = (2..10).map(|seq| Placed { seq, new: true }).collect();
+        assert_eq!(commit(&mut writer, &large), Ok(seqs));
+    }
 }
