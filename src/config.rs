@@ -116,6 +116,8 @@ pub const LOG_LINES_MAX: usize = 4_096;
 /// Appends, and bytes of values, that one transaction takes.
 pub const COMMIT_APPENDS_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
+/// Values that one transaction takes, but for the last append's.
+pub const COMMIT_VALUES_MAX: usize = 65_536;
 /// How long the writer's inbox waits while an index change could not be published.
 pub const PUBLISH_RETRY: u64 = 1;
 /// The log is indexed this many events at a time.

@@ -198,20 +198,24 @@ fn gather(inbox: &Receiver<ToWriter>, wait: Wait, batch: &mut Vec<ToWriter>) -> 
         }
         Wait::Not => inbox.try_recv(),
     };
-    let mut bytes = 0;
+    let (mut bytes, mut values) = (0, 0);
     let mut next = first;
     loop {
         match next {
             Ok(message) => {
                 if let ToWriter::Append(append) = &message {
                     bytes += append.bytes();
+                    values += append.values.len();
                 }
                 batch.push(message);
             }
             Err(TryRecvError::Empty) => return true,
             Err(TryRecvError::Disconnected) => return !batch.is_empty(),
         }
-        if batch.len() == config::COMMIT_APPENDS_MAX || bytes >= config::COMMIT_BYTES_MAX {
+        let full = batch.len() == config::COMMIT_APPENDS_MAX
+            || bytes >= config::COMMIT_BYTES_MAX
+            || values >= config::COMMIT_VALUES_MAX;
+        if full {
             return true;
         }
         next = inbox.try_recv();

@@ -14,6 +14,7 @@ use crate::route::Route;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) state: State,
+    pub(super) admission: Admission,
     /// Bytes that came and that no exchange took yet.
     pub(super) input: Vec<u8>,
     pub(super) outbox: Outbox,
@@ -28,6 +29,14 @@ pub(super) struct Connection {
     pub(super) flush_queued: bool,
     /// Only known where access lines are asked for.
     pub(super) peer: Option<SocketAddr>,
+}
+
+/// Whether a connection is one of those that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Served,
+    /// Taken over the limit, to be told so when it asks for something.
+    Overflow,
 }
 
 #[derive(Debug)]
@@ -99,9 +108,10 @@ pub(super) enum ReplyPage {
 }
 
 impl Connection {
-    pub(super) fn new(now: u64, peer: Option<SocketAddr>) -> Connection {
+    pub(super) fn new(now: u64, admission: Admission, peer: Option<SocketAddr>) -> Connection {
         Connection {
             state: State::Head { scanned: 0 },
+            admission,
             input: Vec::new(),
             outbox: Outbox::default(),
             since: now,

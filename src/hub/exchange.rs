@@ -2,7 +2,7 @@
 //! requests to other threads, and what those answer becomes replies. Knows nothing of how events
 //! are found; hands streams to `streams`.
 
-use super::connection::{Exchange, Receiving, State, Target, Waiting};
+use super::connection::{Admission, Exchange, Receiving, State, Target, Waiting};
 use super::metrics::Hostile;
 use super::reply::{JSON, Reply};
 use super::{Effect, Hub, Now};
@@ -128,7 +128,7 @@ impl Hub {
             Ok(target) => target,
             Err(problem) => return self.reply_unread(now, key, exchange, &problem),
         };
-        if self.connections.len() > self.options.connections_max {
+        if self.connections[key as usize].admission == Admission::Overflow {
             self.metrics.hostile(Hostile::TooManyConnections);
             return self.turn_away(now, key, exchange, &target, "too many connections");
         }

@@ -32,7 +32,7 @@ mod reply;
 mod streams;
 mod timers;
 
-use connection::{Connection, ReplyPage, State, Waiting};
+use connection::{Admission, Connection, ReplyPage, State, Waiting};
 use metrics::{Hostile, Metrics};
 use streams::Tenant;
 use timers::Timers;
@@ -148,12 +148,17 @@ impl Hub {
 
     /// A connection was accepted. `None` when it cannot even be told that there are too many.
     pub fn accept(&mut self, now: Now, peer: Option<SocketAddr>) -> Option<u32> {
-        if self.connections.len() >= self.options.connections_max + config::CONNECTIONS_OVERFLOW {
-            self.metrics.hostile(Hostile::TooManyConnections);
-            return None;
-        }
+        let room = self.options.connections_max;
+        let admission = match self.connections.len() {
+            open if open < room => Admission::Served,
+            open if open < room + config::CONNECTIONS_OVERFLOW => Admission::Overflow,
+            _ => {
+                self.metrics.hostile(Hostile::TooManyConnections);
+                return None;
+            }
+        };
         let peer = peer.filter(|_| self.options.access_log);
-        let key = self.connections.insert(Connection::new(now.milliseconds, peer));
+        let key = self.connections.insert(Connection::new(now.milliseconds, admission, peer));
         let key = u32::try_from(key).expect("fewer connections than 2^32");
         self.arm(key);
         Some(key)
