@@ -62,6 +62,11 @@ pub const OUTBOX_BYTES_MAX: usize = 256 * KIB;
 pub const PAGE_BYTES: usize = 128 * KIB;
 /// Events looked at for one page.
 pub const PAGE_EVENTS_MAX: usize = 4_096;
+/// The hot cache, and what one storage may take of it.
+pub const HOT_BYTES_MAX: usize = 16 * MIB;
+pub const HOT_ENTRY_BYTES_MAX: usize = 64 * KIB;
+/// A reply is made from the hot cache for so many storages at most.
+pub const HOT_ITEMS_MAX: usize = 64;
 /// Storages of which one page is made at most: each costs look-ups, however few events it has.
 pub const PAGE_ITEMS_MAX: usize = 256;
 /// A further page is asked for once no more than this is queued.
@@ -150,6 +155,7 @@ const _: () = {
         COMMENT_INTERVAL < WRITE_STALL_TIMEOUT,
         "a dead peer is written to before it is given up"
     );
+    assert!(HOT_ENTRY_BYTES_MAX < HOT_BYTES_MAX, "the hot cache holds several storages");
     assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
     assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
     assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");

@@ -3,10 +3,10 @@
 //! # The map
 //!
 //! ```text
-//! main ─▶ reactor ─▶ hub ─▶ http, route, sse, feed, outbox ─▶ selection, event, id, problem
+//! main ─▶ reactor ─▶ hub ─▶ http, route, sse, json, feed, hot, outbox ─▶ selection, event, id, problem
 //!   │                 └───▶ index (reads a published copy)
 //!   ├──▶ writer ─▶ store, index (changes the shadow)
-//!   └──▶ reader ─▶ store, sse
+//!   └──▶ reader ─▶ store, sse, json
 //! ```
 //!
 //! | module | is |
@@ -20,6 +20,8 @@
 //! | [`route`] | `Request → Answer`: what a request asks for, as plain data |
 //! | [`sse`] | the layer that answers a selection as a stream, and its encoding |
 //! | [`feed`] | the state of one stream: a cursor and a horizon |
+//! | [`json`] | the layer that answers a selection as one reply: its encoding |
+//! | [`hot`] | storages that are read often, encoded, in memory |
 //! | [`outbox`] | what is queued for one connection |
 //! | [`index`] | who gets a storage's events: two copies, swapped |
 //! | [`writer`], [`reader`] | the threads that use the store: a `step`, and a loop around it |
@@ -52,10 +54,12 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod feed;
+pub mod hot;
 pub mod http;
 pub mod hub;
 pub mod id;
 pub mod index;
+pub mod json;
 pub mod logging;
 pub mod message;
 pub mod outbox;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{NewValue, Placed, Seq};
+use crate::hot::Encoded;
 use crate::id::Id;
 use crate::problem::Problem;
 use crate::route::{Answer, Route};
@@ -136,6 +137,8 @@ pub enum ToReader {
     Parse { token: Token, route: Route, query: String, body: Vec<u8> },
     /// The first page of a JSON reply, at `to`. Answered by `Opened`.
     Open { token: Token, plan: Arc<ReadPlan>, to: Seq, unless: Vec<Seq> },
+    /// A small storage whole, for the hot cache, at `to`. Answered by `Filled`.
+    Fill { token: Token, id: Id, to: Seq },
     /// A further page of it. Answered by `Paged`.
     Page { token: Token, plan: Arc<ReadPlan>, position: Position },
     /// Events of a stream, as frames. Answered by `Followed`.
@@ -172,6 +175,16 @@ pub struct Position {
     pub more: bool,
 }
 
+/// The first page of a JSON reply.
+#[derive(Debug)]
+pub struct FirstPage {
+    /// The last `seq` among all events of the storages: what the entity tag is made of.
+    pub last: Seq,
+    pub body: Vec<u8>,
+    /// Where the next page starts; `None` when this is all.
+    pub next: Option<Position>,
+}
+
 #[derive(Debug)]
 pub enum FromReader {
     Parsed {
@@ -179,12 +192,15 @@ pub enum FromReader {
         body_bytes: usize,
         answer: Result<Answer, Problem>,
     },
-    /// `last` is what the reply's entity tag is made of.
     Opened {
         token: Token,
-        last: Seq,
-        body: Vec<u8>,
-        next: Option<Position>,
+        page: FirstPage,
+    },
+    /// `None` where the storage is larger than an entry may be.
+    Filled {
+        token: Token,
+        id: Id,
+        events: Result<Option<Encoded>, StoreError>,
     },
     Paged {
         token: Token,

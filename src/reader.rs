@@ -7,14 +7,21 @@ use std::ops::ControlFlow;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::config::{PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SYNCED_ITEMS_MAX};
+use crate::config::{
+    HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SYNCED_ITEMS_MAX,
+};
 use crate::event::{Cursor, Epoch, Seq};
+use crate::hot::Encoded;
 use crate::id::Id;
-use crate::message::{From, FromReader, Position, ReadPlan, ToReader};
+use crate::json;
+use crate::message::{FirstPage, From, FromReader, Position, ReadPlan, ToReader};
 use crate::route::Limits;
 use crate::selection::Window;
 use crate::sse;
 use crate::store::{Direction, Found, ReadLog, Source, StoreError};
+
+/// The shortest event as JSON, with the comma after it.
+const EVENT_BYTES_MIN: usize = r#"{"seq":1,"value":""},"#.len();
 
 pub struct Reader {
     log: Box<dyn ReadLog>,
@@ -39,6 +46,9 @@ impl Reader {
         self.log.end();
         answer.unwrap_or_else(|error| match request {
             ToReader::Follow { slot, .. } => FromReader::FollowFailed { slot, error },
+            ToReader::Fill { token, id, .. } => {
+                FromReader::Filled { token, id, events: Err(error) }
+            }
             ToReader::Open { token, .. }
             | ToReader::Page { token, .. }
             | ToReader::Parse { token, .. } => FromReader::Failed { token, error },
@@ -51,22 +61,18 @@ impl Reader {
             ToReader::Open { token, plan, to, unless } => {
                 let last = self.last(plan, *to)?;
                 if unless.contains(&last) {
-                    return Ok(FromReader::Opened {
-                        token: *token,
-                        last,
-                        body: Vec::new(),
-                        next: None,
-                    });
+                    let page = FirstPage { last, body: Vec::new(), next: None };
+                    return Ok(FromReader::Opened { token: *token, page });
                 }
                 let start = self.start(plan, *to, last)?;
                 let mut body = Vec::with_capacity(1024);
-                body.extend_from_slice(if plan.reset {
-                    b"{\"reset\":true,\"items\":["
-                } else {
-                    b"{\"items\":["
-                });
+                json::write_reply_start(&mut body, plan.reset);
                 let next = self.json_page(plan, start, &mut body)?;
-                Ok(FromReader::Opened { token: *token, last, body, next })
+                Ok(FromReader::Opened { token: *token, page: FirstPage { last, body, next } })
+            }
+            ToReader::Fill { token, id, to } => {
+                let events = Ok(self.whole(id, *to)?);
+                Ok(FromReader::Filled { token: *token, id: id.clone(), events })
             }
             ToReader::Page { token, plan, position } => {
                 let mut body = Vec::with_capacity(PAGE_BYTES + PAGE_BYTES / 8);
@@ -79,6 +85,27 @@ impl Reader {
                 Ok(FromReader::Followed { slot: *slot, frames, cursor, synced })
             }
         }
+    }
+
+    /// A storage's events, unless they are more than an entry of the hot cache may take.
+    fn whole(&mut self, id: &Id, to: Seq) -> Result<Option<Encoded>, StoreError> {
+        const EVENTS_MAX: usize = HOT_ENTRY_BYTES_MAX / EVENT_BYTES_MIN;
+        let mut seqs = Vec::new();
+        let source = [Source { id, after: 0 }];
+        self.log.find(&source, to, Direction::OldestFirst, &mut |found| {
+            seqs.push(found.seq);
+            if seqs.len() > EVENTS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if seqs.len() > EVENTS_MAX {
+            return Ok(None);
+        }
+        let mut events = Encoded::default();
+        self.log.values(&seqs, &mut |place, value| {
+            events.push(seqs[place], value);
+            let full = events.bytes() > HOT_ENTRY_BYTES_MAX;
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok((events.bytes() <= HOT_ENTRY_BYTES_MAX).then_some(events))
     }
 
     /// The last `seq` among all events of the plan's storages.
@@ -162,7 +189,7 @@ impl Reader {
             }
             if !position.begun {
                 let count = self.log.survey(&item.id, position.visible)?.count;
-                write_item_head(out, position.item, &item.id, count);
+                json::write_item_start(out, position.item, item.id.as_str(), count);
                 position = Position { begun: true, comma: false, after: 0, ..position };
             }
             let after = item.after.max(position.floor).max(position.after);
@@ -172,20 +199,17 @@ impl Reader {
                     out.push(b',');
                 }
                 position.comma = true;
-                write_event(out, seq, value);
+                json::write_event(out, seq, value);
             })?;
             match page {
                 Page::Cut(seq) => return Ok(Some(Position { after: seq, ..position })),
                 Page::Whole => {
-                    out.extend_from_slice(b"]}");
+                    json::write_item_end(out);
                     position = Position { item: position.item + 1, begun: false, ..position };
                 }
             }
         }
-        out.extend_from_slice(b"],\"cursor\":\"");
-        out.extend_from_slice(self.cursor(position.cursor).as_bytes());
-        out.extend_from_slice(b"\",\"more\":");
-        out.extend_from_slice(if position.more { b"true}" } else { b"false}" });
+        json::write_reply_end(out, self.cursor(position.cursor), position.more);
         Ok(None)
     }
 
@@ -209,14 +233,14 @@ impl Reader {
         };
         let epoch = self.epoch;
         let names: Vec<Vec<u8>> = match plan.items.len() {
-            1 => vec![sse::json_string(plan.items[0].id.as_str())],
+            1 => vec![json::string(plan.items[0].id.as_str())],
             _ => Vec::new(),
         };
         let page =
             self.page(&sources, to, out, &mut |out, source, seq, value| match names.first() {
                 Some(name) => sse::write_event(out, epoch, name, seq, value),
                 None => {
-                    let name = sse::json_string(plan.items[source].id.as_str());
+                    let name = json::string(plan.items[source].id.as_str());
                     sse::write_event(out, epoch, &name, seq, value);
                 }
             })?;
@@ -243,10 +267,10 @@ impl Reader {
             let survey = self.log.survey(&item.id, to)?;
             last = last.max(survey.last);
             if listed {
-                items.push((sse::json_string(item.id.as_str()), survey.count));
+                items.push((json::string(item.id.as_str()), survey.count));
             }
         }
-        sse::write_synced(out, &self.cursor(last), listed.then_some(&items[..]));
+        sse::write_synced(out, &self.cursor(last).to_string(), listed.then_some(&items[..]));
         Ok(())
     }
 
@@ -292,8 +316,8 @@ impl Reader {
         })
     }
 
-    fn cursor(&self, seq: Seq) -> String {
-        Cursor { seq, epoch: Some(self.epoch) }.to_string()
+    fn cursor(&self, seq: Seq) -> Cursor {
+        Cursor { seq, epoch: Some(self.epoch) }
     }
 }
 
@@ -308,25 +332,6 @@ enum Page {
 
 fn sources(plan: &ReadPlan, floor: Seq) -> Vec<Source<'_>> {
     plan.items.iter().map(|item| Source { id: &item.id, after: item.after.max(floor) }).collect()
-}
-
-fn write_item_head(out: &mut Vec<u8>, place: usize, id: &Id, count: u64) {
-    if place > 0 {
-        out.push(b',');
-    }
-    out.extend_from_slice(b"{\"id\":");
-    sse::write_json_string(out, id.as_str());
-    out.extend_from_slice(b",\"count\":");
-    out.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
-    out.extend_from_slice(b",\"events\":[");
-}
-
-fn write_event(out: &mut Vec<u8>, seq: Seq, value: &str) {
-    out.extend_from_slice(b"{\"seq\":");
-    out.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
-    out.extend_from_slice(b",\"value\":");
-    sse::write_json_string(out, value);
-    out.push(b'}');
 }
 
 /// A reader's thread: until the hub is gone. The answers' queue has a place for every request.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::event::{Epoch, Seq};
 use crate::http;
+use crate::json;
 
 pub const MEDIA_TYPE: &str = "text/event-stream";
 /// As the protocol's first draft spelt it.
@@ -50,7 +51,7 @@ pub fn write_event(out: &mut Vec<u8>, epoch: Epoch, id_json: &[u8], seq: Seq, va
     out.extend_from_slice(b",\"seq\":");
     out.extend_from_slice(digits);
     out.extend_from_slice(b",\"value\":");
-    write_json_string(out, value);
+    json::write_string(out, value);
     out.extend_from_slice(b"}\n\n");
 }
 
@@ -76,16 +77,6 @@ pub fn write_synced(out: &mut Vec<u8>, cursor: &str, items: Option<&[(Vec<u8>, u
         out.push(b']');
     }
     out.extend_from_slice(b"}\n\n");
-}
-
-pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("writing to memory does not fail");
-}
-
-pub fn json_string(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + 2);
-    write_json_string(&mut out, text);
-    out
 }
 
 fn write_epoch(out: &mut Vec<u8>, epoch: Epoch) {

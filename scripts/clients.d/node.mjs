@@ -40,7 +40,12 @@ function fetchEventSourceWithBody() {
   // The library is written for pages; these are the names it uses of theirs.
   globalThis.window = globalThis;
   globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
+  // It takes an id over when it has read the line, before the event is whole: cut off in between,
+  // it would resume after an event that it never showed. So its user resumes for it.
+  let lastEventId = '';
   return fetchEventSource(url, {
+    fetch: (input, init) =>
+      fetch(input, { ...init, headers: { ...init.headers, 'last-event-id': lastEventId } }),
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(body),
@@ -50,7 +55,10 @@ function fetchEventSourceWithBody() {
       if (response.status !== 200) giveUp(`status ${response.status}`);
       else report({ open: true });
     },
-    onmessage: ({ event, id, data }) => reportMessage(event || 'message', id, data),
+    onmessage: ({ event, id, data }) => {
+      lastEventId = id;
+      reportMessage(event || 'message', id, data);
+    },
     // It takes a stream that ends for finished, unless this throws.
     onclose() {
       report({ closed: 'clean' });

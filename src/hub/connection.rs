@@ -88,7 +88,7 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) enum Waiting {
     Parse,
-    Read { plan: Arc<ReadPlan>, cacheable: bool },
+    Read { plan: Arc<ReadPlan> },
     Append { id: Id, many: bool },
     Health,
 }

@@ -9,10 +9,10 @@ use super::{Effect, Hub, Now};
 use crate::config;
 use crate::http::{self, BodyLength, BodyReader, Head, Method};
 use crate::id::Id;
+use crate::json;
 use crate::message::{Append, Appended, ToReader, ToWriter, Token};
 use crate::problem::Problem;
 use crate::route::{self, Answer, Route};
-use crate::sse;
 use crate::store::StoreError;
 
 const PREFLIGHT: &[(&str, &str)] = &[
@@ -363,7 +363,7 @@ fn append_body(id: &Id, appended: &Appended, many: bool) -> Vec<u8> {
     let values = &appended.append.values;
     let mut out = Vec::with_capacity(64 + id.as_str().len() + 112 * values.len());
     out.extend_from_slice(b"{\"id\":");
-    sse::write_json_string(&mut out, id.as_str());
+    json::write_string(&mut out, id.as_str());
     out.extend_from_slice(if many { b",\"events\":[" } else { b"," });
     for (place, (value, placed)) in values.iter().zip(&appended.placed).enumerate() {
         if place > 0 {

@@ -16,9 +16,10 @@ use slab::Slab;
 
 use crate::config;
 use crate::event::{Epochs, Seq};
+use crate::hot::Hot;
 use crate::http::Date;
 use crate::index::Index;
-use crate::message::{Commit, FromReader, FromWriter, Slot, ToReader, ToWriter, Token};
+use crate::message::{Appended, Commit, FromReader, FromWriter, Slot, ToReader, ToWriter, Token};
 use crate::outbox::Outbox;
 use crate::route::Limits;
 use crate::store::StoreGauges;
@@ -93,6 +94,7 @@ pub struct Hub {
     exchanges: u32,
     credits: Credits,
     waiting_reads: VecDeque<ToReader>,
+    hot: Hot,
     waiting_subscriptions: VecDeque<ToWriter>,
     /// Request bodies in memory: arriving, being parsed, with the writer.
     bodies_bytes: usize,
@@ -132,6 +134,7 @@ impl Hub {
             exchanges: 0,
             credits: Credits::default(),
             waiting_reads: VecDeque::new(),
+            hot: Hot::default(),
             waiting_subscriptions: VecDeque::new(),
             bodies_bytes: 0,
             date: Date::at(0),
@@ -250,9 +253,8 @@ impl Hub {
                 self.bodies_bytes -= body_bytes;
                 self.parsed(now, token, answer);
             }
-            FromReader::Opened { token, last, body, next } => {
-                self.opened(now, token, last, body, next);
-            }
+            FromReader::Opened { token, page } => self.opened(now, token, page),
+            FromReader::Filled { token, id, events } => self.filled(now, token, &id, events),
             FromReader::Paged { token, body, next } => self.reply_paged(now, token, body, next),
             FromReader::Followed { slot, frames, cursor, synced } => {
                 self.stream_paged(now, slot, frames, cursor, synced);
@@ -336,6 +338,11 @@ impl Hub {
         self.visible = commit.last;
         self.store = commit.store;
         self.metrics.committed(commit.took);
+        for Appended { append, placed } in &commit.appended {
+            for (value, placed) in append.values.iter().zip(placed).filter(|(_, p)| p.new) {
+                self.hot.committed(&append.id, placed.seq, &value.text);
+            }
+        }
         for appended in &commit.appended {
             self.append_answered(appended.append.bytes());
             self.acknowledge(now, appended);

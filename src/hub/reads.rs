@@ -1,18 +1,21 @@
 //! Owns how the hub reads for a JSON reply: a selection becomes a plan, the readers' pages become
-//! one reply. The plan's cursors are `cursors`' business, the bytes of the pages the readers'.
+//! one reply, or the hot cache makes it at once. The plan's cursors are `cursors`' business, the
+//! bytes of the pages the readers'.
 
 use std::sync::Arc;
 
 use super::connection::{Exchange, ReplyPage, Replying, State, Waiting};
 use super::exchange::busy;
-use super::reply::Reply;
+use super::reply::{JSON, Reply, write_part};
 use super::{Hub, Now, cursors};
 use crate::config;
-use crate::event::Seq;
+use crate::hot::{Encoded, Lookup};
 use crate::http::{self, Framing, Method, Version};
-use crate::message::{Position, ReadPlan, ToReader, Token};
+use crate::id::Id;
+use crate::json;
+use crate::message::{FirstPage, Position, ReadPlan, ToReader, Token};
 use crate::problem::Problem;
-use crate::selection::Selection;
+use crate::selection::{Selection, Window};
 use crate::sse;
 use crate::store::StoreError;
 
@@ -25,39 +28,123 @@ impl Hub {
         if sse::wants_stream(&exchange.head.accept) {
             return self.open_stream(now, key, exchange, selection);
         }
+        let plan = Arc::new(cursors::plan(selection, &self.options.epochs, self.visible));
+        if let Some(page) = self.hot_page(&plan) {
+            self.metrics.hot_hits += 1;
+            return self.reply_page(now, key, exchange, &plan, page);
+        }
         if self.waiting_reads.len() >= config::READS_WAITING_MAX {
             return self.reply_problem(now, key, exchange, &busy("readers'"));
         }
-        let plan = Arc::new(cursors::plan(selection, &self.options.epochs, self.visible));
-        let cacheable = exchange.head.method != Method::Post;
+        let token = Token { connection: key, exchange: exchange.number };
+        let request = match plan.items.as_slice() {
+            [item] if matches!(self.hot.lookup(&item.id), Lookup::Absent) => {
+                self.hot.begin(&item.id);
+                ToReader::Fill { token, id: item.id.clone(), to: self.visible }
+            }
+            _ => self.open(token, &exchange, &plan),
+        };
+        self.connections[key as usize].state =
+            State::Answering(Box::new(exchange), Waiting::Read { plan });
+        self.ask_reader(request);
+    }
+
+    fn open(&self, token: Token, exchange: &Exchange, plan: &Arc<ReadPlan>) -> ToReader {
         let unless = match &exchange.head.if_none_match {
-            Some(tags) if cacheable => {
+            Some(tags) if is_cacheable(exchange) => {
                 cursors::seqs_of_tags(tags, plan.reset, &self.options.epochs)
             }
             _ => Vec::new(),
         };
-        let waiting = Waiting::Read { plan: Arc::clone(&plan), cacheable };
-        self.connections[key as usize].state = State::Answering(Box::new(exchange), waiting);
-        let token = self.token_of(key);
-        self.ask_reader(ToReader::Open { token, plan, to: self.visible, unless });
+        ToReader::Open { token, plan: Arc::clone(plan), to: self.visible, unless }
     }
 
-    /// The first page of a JSON reply came.
-    pub(super) fn opened(
+    /// The whole reply, if the hot cache holds all of its storages.
+    fn hot_page(&mut self, plan: &ReadPlan) -> Option<FirstPage> {
+        let single = plan.items.len() == 1;
+        if plan.items.len() > config::HOT_ITEMS_MAX || !(single || plan.window == Window::All) {
+            return None;
+        }
+        let mut body = Vec::with_capacity(512);
+        let (mut last, mut cursor, mut more) = (0, None, false);
+        json::write_reply_start(&mut body, plan.reset);
+        for (place, item) in plan.items.iter().enumerate() {
+            let Lookup::Ready(events) = self.hot.lookup(&item.id) else { return None };
+            let mut places = events.after(item.after);
+            match plan.window {
+                Window::Oldest(limit) if places.len() > limit as usize => {
+                    places.end = places.start + limit as usize;
+                    cursor = Some(events.seq(places.end - 1));
+                    more = true;
+                }
+                Window::Newest(limit) => {
+                    places.start = places.start.max(places.end.saturating_sub(limit as usize));
+                }
+                Window::Oldest(_) | Window::All => {}
+            }
+            json::write_item_start(&mut body, place, item.id.as_str(), events.count() as u64);
+            body.extend_from_slice(events.slice(places));
+            json::write_item_end(&mut body);
+            last = last.max(events.last());
+        }
+        let cursor = cursor.unwrap_or_else(|| last.max(plan.after));
+        json::write_reply_end(&mut body, self.options.epochs.cursor(cursor), more);
+        Some(FirstPage { last, body, next: None })
+    }
+
+    /// A storage was read for the hot cache; the reply that asked for it is made from there.
+    pub(super) fn filled(
         &mut self,
         now: Now,
         token: Token,
-        last: Seq,
-        body: Vec<u8>,
-        next: Option<Position>,
+        id: &Id,
+        events: Result<Option<Encoded>, StoreError>,
     ) {
-        let Some((key, exchange, waiting)) = self.take_answering(token) else { return };
-        let Waiting::Read { plan, cacheable } = waiting else {
-            unreachable!("a page was asked for by a read");
-        };
-        let tag = cursors::entity_tag(last, plan.reset, &self.options.epochs);
+        match events {
+            Ok(events) => self.hot.filled(id, events),
+            Err(error) => {
+                self.hot.failed(id);
+                return self.read_failed(now, token, &error);
+            }
+        }
+        let Some((key, exchange, plan)) = self.take_reading(token) else { return };
+        if let Some(page) = self.hot_page(&plan) {
+            self.reply_page(now, key, exchange, &plan, page);
+            return self.resume(now, key);
+        }
+        let request = self.open(token, &exchange, &plan);
+        self.connections[key as usize].state =
+            State::Answering(Box::new(exchange), Waiting::Read { plan });
+        self.ask_reader(request);
+    }
+
+    /// The first page of a JSON reply came.
+    pub(super) fn opened(&mut self, now: Now, token: Token, page: FirstPage) {
+        let Some((key, exchange, plan)) = self.take_reading(token) else { return };
+        self.reply_page(now, key, exchange, &plan, page);
+        self.resume(now, key);
+    }
+
+    fn take_reading(&mut self, token: Token) -> Option<(u32, Exchange, Arc<ReadPlan>)> {
+        match self.take_answering(token)? {
+            (key, exchange, Waiting::Read { plan }) => Some((key, exchange, plan)),
+            _ => unreachable!("a page was asked for by a read"),
+        }
+    }
+
+    /// Replies with the first page, or with 304 where the client has it.
+    fn reply_page(
+        &mut self,
+        now: Now,
+        key: u32,
+        exchange: Exchange,
+        plan: &Arc<ReadPlan>,
+        page: FirstPage,
+    ) {
+        let cacheable = is_cacheable(&exchange);
+        let tag = cursors::entity_tag(page.last, plan.reset, &self.options.epochs);
         let fields = [
-            ("Content-Type", super::reply::JSON),
+            ("Content-Type", JSON),
             ("Vary", "Accept"),
             ("Cache-Control", if cacheable { "no-cache" } else { "no-store" }),
             ("ETag", tag.as_str()),
@@ -65,47 +152,40 @@ impl Hub {
         let fields = if cacheable { &fields[..] } else { &fields[..3] };
         let unchanged = cacheable
             && exchange.head.if_none_match.as_deref().is_some_and(|t| http::none_match(t, &tag));
-        match next {
-            _ if unchanged => {
-                let reply = Reply { status: 304, fields: &fields[1..], body: b"" };
-                self.reply(now, key, exchange, &reply);
-            }
-            None => {
-                let reply = Reply { status: 200, fields, body: &body };
-                self.reply(now, key, exchange, &reply);
-            }
-            Some(position) => {
-                self.begin_reply(now, key, exchange, fields, &body, plan, position);
-            }
+        if unchanged {
+            let reply = Reply { status: 304, fields: &fields[1..], body: b"" };
+            return self.reply(now, key, exchange, &reply);
         }
-        self.resume(now, key);
+        let reply = Reply { status: 200, fields, body: &page.body };
+        match page.next {
+            None => self.reply(now, key, exchange, &reply),
+            Some(position) => self.begin_reply(now, key, exchange, &reply, plan, position),
+        }
     }
 
-    /// A reply of several pages.
-    #[allow(clippy::too_many_arguments)]
+    /// A reply of several pages: its head, unless that is all of it.
     fn begin_reply(
         &mut self,
         now: Now,
         key: u32,
         mut exchange: Exchange,
-        fields: &[(&str, &str)],
-        body: &[u8],
-        plan: Arc<ReadPlan>,
+        reply: &Reply<'_>,
+        plan: &Arc<ReadPlan>,
         position: Position,
     ) {
         let chunked = exchange.head.version == Version::Http11;
         exchange.head.keep_alive &= chunked;
         let framing = if chunked { Framing::Chunked } else { Framing::UntilClose };
-        let mut out = Vec::with_capacity(body.len() + 512);
-        self.write_head(now, &mut out, &exchange, 200, framing, fields);
+        let mut out = Vec::with_capacity(reply.body.len() + 512);
+        self.write_head(now, &mut out, &exchange, reply.status, framing, reply.fields);
         if exchange.head.method == Method::Head {
             self.queue(now, key, out);
-            return self.finish_exchange(now, key, exchange, 200);
+            return self.finish_exchange(now, key, exchange, reply.status);
         }
-        super::reply::write_part(&mut out, body, chunked);
+        write_part(&mut out, reply.body, chunked);
         let page = ReplyPage::Next(position);
-        self.connections[key as usize].state =
-            State::Replying(Box::new(Replying { exchange, plan, page }));
+        let replying = Replying { exchange, plan: Arc::clone(plan), page };
+        self.connections[key as usize].state = State::Replying(Box::new(replying));
         self.queue(now, key, out);
     }
 
@@ -136,7 +216,7 @@ impl Hub {
         };
         let chunked = replying.exchange.head.version == Version::Http11;
         let mut out = Vec::with_capacity(body.len() + 32);
-        super::reply::write_part(&mut out, &body, chunked);
+        write_part(&mut out, &body, chunked);
         if let Some(position) = next {
             replying.page = ReplyPage::Next(position);
             return self.queue(now, key, out);
@@ -166,4 +246,9 @@ impl Hub {
         self.reply_problem(now, key, exchange, &Problem::new(500, error.to_string()));
         self.resume(now, key);
     }
+}
+
+/// Whether the reply may be kept and asked for again by its entity tag.
+fn is_cacheable(exchange: &Exchange) -> bool {
+    exchange.head.method != Method::Post
 }

@@ -14,6 +14,7 @@ use crate::feed::Feed;
 use crate::http::{self, Framing, Method, Version};
 use crate::id::Id;
 use crate::index::Index;
+use crate::json;
 use crate::message::{Appended, ReadPlan, Slot, ToReader, ToWriter};
 use crate::selection::Selection;
 use crate::sse::{self, Frame};
@@ -109,7 +110,7 @@ impl Hub {
             return;
         }
         let epoch = self.options.epochs.current();
-        let name = sse::json_string(id.as_str());
+        let name = json::string(id.as_str());
         for (value, placed) in appended.append.values.iter().zip(&appended.placed) {
             if !placed.new {
                 continue;
