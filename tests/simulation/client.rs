@@ -12,6 +12,7 @@ pub(crate) const STORAGES: u64 = 5;
 pub(crate) enum Role {
     Appender(Appender),
     Subscriber(Subscriber),
+    Reader(Reader),
 }
 
 /// One client and its connection, if it has one.
@@ -47,7 +48,42 @@ pub(crate) struct Subscriber {
     event: (String, String, String),
 }
 
+/// Reads storages as JSON, again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// The storages that the request under way names, and the newest event noticed before it.
+    asked: Option<(Vec<u64>, Seq)>,
+    /// Replies that nobody has checked yet.
+    pub(crate) replies: Vec<Reply>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) storages: Vec<u64>,
+    pub(crate) noticed_before: Seq,
+    pub(crate) body: serde_json::Value,
+}
+
 impl Client {
+    pub(crate) fn reader() -> Client {
+        Client::new(Role::Reader(Reader::default()))
+    }
+
+    /// A reader without a request under way begins one.
+    pub(crate) fn begin_read(&mut self, noticed: Seq, random: &mut Random) {
+        let Role::Reader(reader) = &mut self.role else { return };
+        if reader.asked.is_some() || self.connection.is_none() {
+            return;
+        }
+        let first = random.below(STORAGES);
+        let storages =
+            if random.one_in(3) { vec![first, (first + 1) % STORAGES] } else { vec![first] };
+        let items: Vec<String> = storages.iter().map(|s| format!("items=s{s}")).collect();
+        let request = format!("GET /get?{} HTTP/1.1\r\nHost: x\r\n\r\n", items.join("&"));
+        self.outgoing.extend_from_slice(request.as_bytes());
+        reader.asked = Some((storages, noticed));
+    }
+
     pub(crate) fn appender() -> Client {
         Client::new(Role::Appender(Appender::default()))
     }
@@ -92,6 +128,9 @@ impl Client {
             // Whether it was stored is not known: the values are asked for again later, or never.
             appender.asked = None;
         }
+        if let Role::Reader(reader) = &mut self.role {
+            reader.asked = None;
+        }
     }
 
     /// An appender without a request under way begins one.
@@ -134,6 +173,7 @@ impl Client {
         match &mut self.role {
             Role::Appender(appender) => appender.replies(&mut self.incoming),
             Role::Subscriber(subscriber) => subscriber.stream(&mut self.incoming),
+            Role::Reader(reader) => reader.replies(&mut self.incoming),
         }
     }
 }
@@ -166,6 +206,43 @@ impl Appender {
             }
             "408" | "503" | "507" => self.refused += 1,
             status => panic!("an append was answered {status}: {reply}"),
+        }
+    }
+}
+
+impl Reader {
+    fn replies(&mut self, incoming: &mut Vec<u8>) {
+        let Some(head) = incoming.windows(4).position(|w| w == b"\r\n\r\n") else { return };
+        let text = String::from_utf8(incoming[..head].to_vec()).expect("heads are ASCII");
+        let (body, used) = match text.lines().find_map(|l| l.strip_prefix("Content-Length: ")) {
+            Some(length) => {
+                let end = head + 4 + length.parse::<usize>().unwrap();
+                let Some(body) = incoming.get(head + 4..end) else { return };
+                (body.to_vec(), end)
+            }
+            None => {
+                let (mut body, mut used) = (Vec::new(), head + 4);
+                loop {
+                    let Some((chunk, length)) = whole_chunk(&incoming[used..]) else { return };
+                    used += length;
+                    if chunk.is_empty() {
+                        break (body, used);
+                    }
+                    body.extend_from_slice(&chunk);
+                }
+            }
+        };
+        incoming.drain(..used);
+        let Some((storages, noticed_before)) = self.asked.take() else {
+            return assert!(text.starts_with("HTTP/1.1 408 "), "nobody asked: {text}");
+        };
+        match &text[9..12] {
+            "200" => {
+                let body = serde_json::from_slice(&body).expect("a reply is JSON");
+                self.replies.push(Reply { storages, noticed_before, body });
+            }
+            "408" | "500" | "503" => {}
+            status => panic!("a read was answered {status}"),
         }
     }
 }

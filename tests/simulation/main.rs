@@ -89,6 +89,7 @@ impl World {
         let subscribers = 1 + random.below(6);
         let mut clients: Vec<Client> = (0..appenders).map(|_| Client::appender()).collect();
         clients.extend((0..subscribers).map(|_| Client::subscriber(&mut random)));
+        clients.extend((0..random.below(3)).map(|_| Client::reader()));
         World {
             random,
             now: 0,
@@ -122,10 +123,14 @@ impl World {
             9 => self.reader_steps(),
             10 => self.hub_takes_notices(),
             11 => self.hub_takes_answers(),
-            12 => self.clients[client].begin_append(client, &mut self.random),
+            12 => {
+                self.clients[client].begin_append(client, &mut self.random);
+                self.clients[client].begin_read(self.noticed, &mut self.random);
+            }
             _ => self.something_rare(client),
         }
         self.carry_out();
+        self.check_replies();
         self.check();
     }
 
@@ -293,6 +298,34 @@ impl World {
                     let seen = subscriber.events.last().map_or(0, |(seq, ..)| *seq);
                     assert!(seen <= self.noticed, "delivered after it was visible");
                 }
+                Role::Reader(reader) => assert!(reader.replies.is_empty(), "checked at once"),
+            }
+        }
+    }
+
+    /// Each JSON reply is the model as it was at one moment, not before the request was sent.
+    fn check_replies(&mut self) {
+        let events = self.model.events();
+        let replies = self.clients.iter_mut().filter_map(|client| match &mut client.role {
+            Role::Reader(reader) => Some(std::mem::take(&mut reader.replies)),
+            _ => None,
+        });
+        for reply in replies.flatten() {
+            let of = |storage: u64, to: Seq| -> Vec<serde_json::Value> {
+                let name = format!("s{storage}");
+                let events =
+                    events.iter().zip(1..=to).filter(|(event, _)| event.id.as_str() == name);
+                events.map(|(e, seq)| serde_json::json!({ "seq": seq, "value": e.value })).collect()
+            };
+            let items = reply.body["items"].as_array().expect("a reply has items");
+            let listed = |item: &serde_json::Value| item["events"].as_array().unwrap().clone();
+            let seqs = items.iter().flat_map(listed).filter_map(|event| event["seq"].as_u64());
+            let moment = seqs.max().unwrap_or(0).max(reply.noticed_before);
+            assert!(moment <= self.noticed, "read after it was visible");
+            for (item, &storage) in items.iter().zip(&reply.storages) {
+                let expected = of(storage, moment);
+                assert_eq!(listed(item), expected, "s{storage} at {moment}");
+                assert_eq!(item["count"], expected.len());
             }
         }
     }
@@ -323,6 +356,7 @@ impl World {
             && self.from_reader.is_empty();
         let read = self.clients.iter().all(|client| match &client.role {
             Role::Appender(appender) => appender.asked.is_none() || client.connection.is_none(),
+            Role::Reader(_) => true,
             Role::Subscriber(subscriber) => {
                 let last = events.iter().rposition(|event| {
                     subscriber.storages.iter().any(|s| event.id.as_str() == format!("s{s}"))
@@ -372,6 +406,7 @@ impl World {
             _ => self.hub_takes_answers(),
         }
         self.carry_out();
+        self.check_replies();
     }
 }
 
