@@ -196,14 +196,3 @@ fn several_addresses_are_one_server() {
     connection.send(format!("GET /get?id=a HTTP/1.1\r\n{host}\r\n\r\n"));
     assert_eq!(connection.reply().status, 200);
 }
-
-#[test]
-fn limits_are_flags() {
-    let server = Server::start_with(&["--value-bytes-max", "100", "--body-bytes-max", "1024"]);
-    for (length, status) in [(100, 201), (101, 413), (2_000, 413)] {
-        let body = json!({ "value": "x".repeat(length) }).to_string();
-        assert_eq!(server.connect().post("/set/a", &body).status, status, "{length} bytes");
-    }
-    let body = format!("{{\"items\":\"a\"}}{}", " ".repeat(1024));
-    assert_eq!(server.connect().post("/get", &body).status, 413);
-}

@@ -11,6 +11,7 @@ mod command;
 mod exactly_once;
 mod harness;
 mod http_cases;
+mod limits;
 mod observe;
 mod read;
 mod restart;
