@@ -1,6 +1,12 @@
 //! Streams: history, `synced`, live events, resuming, and the bytes they are made of.
 
-use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use serde_json::json;
 
 use crate::harness::{Connection, Message, Server, Stream, halves};
 
@@ -368,26 +374,43 @@ fn ten_thousand_storages_are_one_stream() {
     assert_eq!(server.set("storage 0", &["newer"]), [5]);
 }
 
+/// Appends to one storage over several connections until told to stop.
+fn append_all_the_while(address: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let appender = |number: usize| {
+        let stop = stop.clone();
+        thread::spawn(move || {
+            let mut connection = Connection::open(address);
+            for round in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let body = json!({ "value": format!("{number}.{round}") }).to_string();
+                assert_eq!(connection.post("/set/a", &body).status, 201);
+            }
+        })
+    };
+    (0..8).map(appender).collect()
+}
+
 #[test]
-fn a_reply_and_a_stream_join_without_a_gap() {
+fn a_reply_a_history_and_live_events_join_without_a_gap() {
+    const STREAMS: usize = 300;
     let server = Server::start();
-    let address = server.address();
-    let appender = std::thread::spawn(move || {
-        let mut connection = Connection::open(address);
-        for number in 0..200 {
-            let body = json!({ "value": number.to_string() }).to_string();
-            assert_eq!(connection.post("/set/a", &body).status, 201);
-        }
-    });
-    while !appender.is_finished() {
-        let reply = server.read("/get?id=a");
+    let stop = Arc::new(AtomicBool::new(false));
+    let appenders = append_all_the_while(server.address(), &stop);
+    let mut open = VecDeque::new();
+    for number in 0..STREAMS {
+        let reply = server.read("/get?id=a&last=0");
         let cursor = reply["cursor"].as_str().expect("a string");
-        let known = reply["items"][0]["events"].as_array().map_or(0, Vec::len) as u64;
         let mut stream = server.stream(&format!("/get?id=a&after={cursor}"));
-        let (before, _): (Vec<Message>, Message) = stream.until_synced();
-        let expected: Vec<u64> = (known + 1..).take(before.len()).collect();
-        assert_eq!(seqs(&before), expected);
+        let known = halves(cursor).0;
+        let (before, synced) = stream.until_synced();
+        let live = (0..5).map(|_| stream.next());
+        let messages: Vec<Message> = before.into_iter().chain(live).collect();
+        let expected: Vec<u64> = (known + 1..).take(messages.len()).collect();
+        assert_eq!(seqs(&messages), expected, "stream {number}, synced at {}", synced.id);
+        open.push_back(stream);
+        if open.len() > 20 {
+            open.pop_front();
+        }
     }
-    appender.join().expect("every append is answered");
-    assert_eq!(server.read("/get?id=a")["items"][0]["count"], Value::from(200));
+    stop.store(true, Ordering::Relaxed);
+    appenders.into_iter().for_each(|a| a.join().expect("every append is answered"));
 }
