@@ -94,6 +94,42 @@ fn the_same_value_again_is_the_first_event() {
     assert_eq!((elsewhere.0, &elsewhere.1["seq"]), (201, &json!(2)), "storages share nothing");
 }
 
+/// As many events as make the store index, and merge, what it holds.
+#[test]
+fn a_value_is_known_again_wherever_the_store_keeps_it() {
+    const ROUNDS: u64 = 50;
+    let mut server = Server::start();
+    let batch = |round: u64| -> Vec<String> {
+        (0..1_000).map(|number| format!("{round}.{number}")).collect()
+    };
+    let id = |round: u64| ["a", "b", "c"][round as usize % 3];
+    let mut connection = server.connect();
+    for round in 0..ROUNDS {
+        let (status, body) = append(&mut connection, id(round), json!({ "values": batch(round) }));
+        assert_eq!((status, &body["events"][999]["seq"]), (201, &json!(1_000 * (round + 1))));
+    }
+    for again in ["at once", "after a restart"] {
+        let mut connection = server.connect();
+        for round in 0..ROUNDS {
+            let values = batch(round);
+            let (status, body) = append(&mut connection, id(round), json!({ "values": values }));
+            let events = body["events"].as_array().expect("an append names its events");
+            let first = 1_000 * round + 1;
+            assert!(events.iter().zip(first..).all(|(e, seq)| e["seq"] == seq), "{again}: {round}");
+            assert_eq!((status, events.len()), (200, 1_000), "{again}: {round}");
+            let (status, _) = append(&mut connection, "else", json!({ "value": values[0] }));
+            assert_eq!(
+                status,
+                if again == "at once" { 201 } else { 200 },
+                "storages share nothing"
+            );
+        }
+        let last = server.read("/get?items=a&items=b&last=2");
+        assert_eq!(last["items"][1]["events"][1]["value"], format!("{}.999", ROUNDS - 1));
+        server = server.stop().start();
+    }
+}
+
 #[test]
 fn the_same_value_from_many_at_once_is_stored_once() {
     let server = Server::start();
