@@ -91,13 +91,12 @@ fn a_request_that_does_not_get_on_is_given_up() {
 fn bodies_share_one_limit() {
     const BODIES: usize = 12;
     let server = Server::start();
-    let padding = "x".repeat(16 * MIB - 100);
+    let body = json!({ "value": "v", "ignored": "x".repeat(16 * MIB - 100) }).to_string();
+    let length = body.len();
     server.reset_peak();
     let before = server.status_bytes("VmRSS:");
     let mut connections: Vec<Connection> = (0..BODIES).map(|_| server.connect()).collect();
-    for (number, connection) in connections.iter_mut().enumerate() {
-        let body = json!({ "value": number.to_string(), "ignored": padding }).to_string();
-        let length = body.len();
+    for connection in &mut connections {
         let head = format!("POST /set/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
         connection.send(head);
         connection.send(&body[..length - 1]);
@@ -109,10 +108,10 @@ fn bodies_share_one_limit() {
         assert!(reply.status != 503 || !reply.field("retry-after").is_empty());
         statuses.push(reply.status);
     }
-    let stored = statuses.iter().filter(|status| **status == 201).count();
+    let stored = statuses.iter().filter(|status| matches!(status, 200 | 201)).count();
     let refused = statuses.iter().filter(|status| **status == 503).count();
     assert!(stored >= 8 && refused >= 1 && stored + refused == BODIES, "{statuses:?}");
-    assert_eq!(server.read("/get?id=a")["items"][0]["count"], stored);
+    assert_eq!(server.read("/get?id=a")["items"][0]["count"], 1);
     let growth = server.status_bytes("VmHWM:").saturating_sub(before) as usize;
     println!("{statuses:?}, {} MiB", growth / MIB);
     assert!(growth < (128 + 40) * MIB, "{} MiB", growth / MIB);
