@@ -29,6 +29,10 @@ pub const SELECTION_STORAGES_MAX: usize = 10_000;
 pub const SELECTION_FILTERS_MAX: usize = 64;
 /// `limit` and `last`.
 pub const WINDOW_EVENTS_MAX: u32 = 10_000;
+/// Events that an inverse Bloom filter may be made for, by a client or by the server.
+pub const FILTER_EVENTS_MAX: u64 = 1_048_576;
+/// Cells of one sketch.
+pub const SKETCH_CELLS_MAX: u32 = 32_768;
 /// `synced` lists the counts of the storages up to so many.
 pub const SYNCED_ITEMS_MAX: usize = 100;
 /// Request bodies in memory together, whatever they wait for; beyond it a request is a 503.

@@ -23,6 +23,7 @@
 //! | [`json`] | the layer that answers a selection as one reply: its encoding |
 //! | [`hot`] | storages that are read often, encoded, in memory |
 //! | [`outbox`] | what is queued for one connection |
+//! | [`filter`] | inverse Bloom filters and sketches: what a client sends to find a difference |
 //! | [`index`] | who gets a storage's events: two copies, swapped |
 //! | [`writer`], [`reader`] | the threads that use the store: a `step`, and a loop around it |
 //! | [`store`] | the log's seam, and the SQLite behind it |
@@ -54,6 +55,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod feed;
+pub mod filter;
 pub mod hot;
 pub mod http;
 pub mod hub;
