@@ -2,6 +2,7 @@
 //! resolves its cursors, the readers answer it. Plain data; says nothing of JSON or streams.
 
 use crate::event::Cursor;
+use crate::filter::Filter;
 use crate::id::Id;
 
 /// Storages, each with an optional filter, and where to start.
@@ -21,8 +22,8 @@ pub struct Item {
     pub id: Id,
     /// Only events past this, where it is larger than the selection's own.
     pub after: Option<Cursor>,
-    /// A filter as it was sent.
-    pub filter: Option<String>,
+    /// Leaves out the events that it contains.
+    pub filter: Option<Filter>,
 }
 
 /// Which of the selected events are sent.

@@ -2,13 +2,15 @@
 //! Which cursor a stream goes by, and whether a cursor is valid, is decided later; here it must
 //! only be well-formed.
 
+mod item;
 mod query;
 #[cfg(test)]
 mod tests;
 
 use serde::de::MapAccess;
 
-use super::items::{CursorShape, Items, ItemsShape};
+use self::item::{CursorShape, ItemShape};
+use super::items::{Items, ItemsShape, MISPLACED};
 use super::json::{self, Fault, Object, Path, Shape};
 use crate::config::{SELECTION_STORAGES_MAX, WINDOW_EVENTS_MAX};
 use crate::event::Cursor;
@@ -33,7 +35,7 @@ const _: () = assert!(SELECTION_STORAGES_MAX == 10_000, "the sentence above says
 
 /// What was asked for, before it is known to fit together.
 struct Draft {
-    items: Vec<Item>,
+    items: Items<Item>,
     after: Option<Cursor>,
     limit: Option<u32>,
     last: Option<u32>,
@@ -49,11 +51,12 @@ impl Draft {
                 return Err(Path::Name("last").bad_request("cannot be combined with limit"));
             }
         };
-        let after = self.after.is_some() || self.items.iter().any(|item| item.after.is_some());
+        let after =
+            self.after.is_some() || self.items.list().iter().any(|item| item.after.is_some());
         if after && self.last.is_some() {
             return Err(Path::Name("last").bad_request("cannot be combined with after"));
         }
-        Ok(Selection { items: self.items, after: self.after, window, last_event_id })
+        Ok(Selection { items: self.items.decode()?, after: self.after, window, last_event_id })
     }
 }
 
@@ -104,21 +107,20 @@ impl<'de> Shape<'de> for Body {
         self,
         mut object: Object<'_, A>,
     ) -> Result<Draft, Fault<A::Error>> {
-        let mut items = Items::default();
+        let mut items = Items::new();
         let (mut after, mut limit, mut last) = (None, None, None);
         while let Some(key) = object.next_key(&KEYS)? {
             match key {
-                Key::Items => object.value(ItemsShape(&mut items))?,
+                Key::Items => object.value(ItemsShape(&mut items, ItemShape))?,
                 Key::After => after = object.value(CursorShape)?,
                 Key::Limit => limit = Some(object.value(CountShape { min: LIMIT_MIN })?),
                 Key::Last => last = Some(object.value(CountShape { min: LAST_MIN })?),
                 Key::Misplaced(name) => {
-                    let what = r#"stands inside items in a body: {"items": {"id": "…"}}"#;
-                    return Err(Path::Name(name).bad_request(what).into());
+                    return Err(Path::Name(name).bad_request(MISPLACED).into());
                 }
             }
         }
-        Ok(Draft { items: items.into_list(), after, limit, last })
+        Ok(Draft { items, after, limit, last })
     }
 }
 

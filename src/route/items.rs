@@ -1,54 +1,117 @@
-//! Owns the items of a selection: what each may say, in JSON, and how they come together. Called by
-//! `get`, for bodies and for queries. Does not look into filters or ask whether a cursor is valid.
+//! Owns how the items of a request come together: each identifier once, so many, and the filters
+//! decoded last. Called by `get`, for bodies and for queries; what else an item may say is its own
+//! affair.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 
 use serde::de::{MapAccess, SeqAccess};
 
 use super::json::{Array, Fault, Object, Path, Shape};
-use crate::config::{SELECTION_FILTERS_MAX, SELECTION_STORAGES_MAX};
-use crate::event::Cursor;
+use crate::config::SELECTION_FILTERS_MAX;
+use crate::filter::Filter;
 use crate::id::Id;
 use crate::problem::Problem;
-use crate::selection::Item;
 
-/// Items, each identifier once.
-#[derive(Default)]
-pub(super) struct Items {
-    list: Vec<Item>,
-    /// Where each identifier stands in `list`.
-    places: HashMap<Id, usize>,
-    filters: usize,
+/// What is wrong with a key of a body that belongs into an item.
+pub(super) const MISPLACED: &str = r#"stands inside items in a body: {"items": {"id": "…"}}"#;
+
+/// An item, which comes without its filter and is given it once the whole request was read.
+pub(super) trait Listed: PartialEq {
+    const ITEMS_MAX: usize;
+    /// What is wrong with one item more.
+    const TOO_MANY: &str;
+    /// What is wrong with an item whose identifier another one has.
+    const TWICE: &str;
+
+    /// None where the item is about no one storage.
+    fn id(&self) -> Option<&Id>;
+
+    /// The error is what is wrong with this filter in this item.
+    fn set_filter(&mut self, filter: Filter) -> Result<(), String>;
 }
 
-impl Items {
+/// An item, and the text of its filter.
+pub(super) struct Undecoded<T> {
+    pub(super) item: T,
+    pub(super) filter: Option<FilterText>,
+}
+
+/// A filter as it was sent, and where, for the error that decoding it may give.
+pub(super) struct FilterText {
+    path: String,
+    text: String,
+}
+
+impl FilterText {
+    /// The parameter of a query, if it is there.
+    pub(super) fn of(path: &Path<'_>, text: Option<&str>) -> Option<FilterText> {
+        text.map(|text| FilterText { path: path.to_string(), text: text.to_owned() })
+    }
+}
+
+/// Items, each identifier once.
+pub(super) struct Items<T> {
+    list: Vec<T>,
+    /// Where each identifier stands in `list`.
+    places: HashMap<Option<Id>, usize>,
+    /// By the same place: not every item has one.
+    filters: BTreeMap<usize, FilterText>,
+}
+
+impl<T: Listed> Items<T> {
+    pub(super) fn new() -> Items<T> {
+        Items { list: Vec::new(), places: HashMap::new(), filters: BTreeMap::new() }
+    }
+
     /// An item that was named twice counts once.
-    pub(super) fn add(&mut self, path: &Path<'_>, item: Item) -> Result<(), Problem> {
-        if let Some(&place) = self.places.get(&item.id) {
-            if self.list[place] == item {
-                return Ok(());
+    pub(super) fn add(&mut self, path: &Path<'_>, added: Undecoded<T>) -> Result<(), Problem> {
+        let Undecoded { item, filter } = added;
+        let place = self.list.len();
+        match self.places.entry(item.id().cloned()) {
+            Entry::Occupied(first) => {
+                let first_filter = self.filters.get(first.get()).map(|filter| &filter.text);
+                if self.list[*first.get()] == item
+                    && first_filter == filter.as_ref().map(|filter| &filter.text)
+                {
+                    return Ok(());
+                }
+                return Err(path.bad_request(T::TWICE));
             }
-            let what = "this identifier stands twice, with another filter or cursor";
-            return Err(path.bad_request(what));
-        }
-        if self.list.len() == SELECTION_STORAGES_MAX {
-            let what = format!("a request names at most {SELECTION_STORAGES_MAX} storages");
-            return Err(path.bad_request(what));
-        }
-        if item.filter.is_some() {
-            if self.filters == SELECTION_FILTERS_MAX {
-                let what = format!("a request has at most {SELECTION_FILTERS_MAX} filters");
+            Entry::Vacant(_) if place == T::ITEMS_MAX => {
+                return Err(path.bad_request(T::TOO_MANY));
+            }
+            Entry::Vacant(vacant) => vacant.insert(place),
+        };
+        if let Some(filter) = filter {
+            if self.filters.len() == SELECTION_FILTERS_MAX {
+                let what = format_args!("a request has at most {SELECTION_FILTERS_MAX} filters");
                 return Err(path.bad_request(what));
             }
-            self.filters += 1;
+            self.filters.insert(place, filter);
         }
-        self.places.insert(item.id.clone(), self.list.len());
         self.list.push(item);
         Ok(())
     }
 
-    pub(super) fn into_list(self) -> Vec<Item> {
-        self.list
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The items, still without their filters.
+    pub(super) fn list(&self) -> &[T] {
+        &self.list
+    }
+
+    /// The items with their filters. Decoding costs more than all other checks together, so it
+    /// stands after them.
+    pub(super) fn decode(mut self) -> Result<Vec<T>, Problem> {
+        for (place, FilterText { path, text }) in self.filters {
+            let path = Path::Name(&path);
+            let filter = Filter::decode(&text).map_err(|error| path.bad_request(error))?;
+            self.list[place].set_filter(filter).map_err(|what| path.bad_request(what))?;
+        }
+        Ok(self.list)
     }
 }
 
@@ -57,40 +120,33 @@ pub(super) fn identifier(path: &Path<'_>, text: &str) -> Result<Id, Problem> {
     Id::new(text).map_err(|error| path.bad_request(error))
 }
 
-/// A cursor, wherever it was written; an empty one is absent.
-pub(super) fn cursor(path: &Path<'_>, text: &str) -> Result<Option<Cursor>, Problem> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let cursor = text.parse().map_err(|_| path.bad_request(format_args!("expected {CURSOR}")))?;
-    Ok(Some(cursor))
-}
+/// One item or an array of them, each of the shape given; they go into the list given.
+pub(super) struct ItemsShape<'a, T, S>(pub(super) &'a mut Items<T>, pub(super) S);
 
-const CURSOR: &str = "a cursor of the form SEQ or SEQ.EPOCH";
-
-/// One item or an array of them; they go into the list given.
-pub(super) struct ItemsShape<'a>(pub(super) &'a mut Items);
-
-impl<'de> Shape<'de> for ItemsShape<'_> {
+impl<'de, T, S> Shape<'de> for ItemsShape<'_, T, S>
+where
+    T: Listed,
+    S: Shape<'de, Value = Undecoded<T>> + Copy,
+{
     type Value = ();
 
     fn expected(&self) -> String {
-        "an identifier, an object with an id, or an array of those".to_owned()
+        format!("{}, or an array of those", self.1.expected())
     }
 
     fn string(self, path: &Path<'_>, text: &str) -> Result<(), Problem> {
-        self.0.add(path, ItemShape.string(path, text)?)
+        self.0.add(path, self.1.string(path, text)?)
     }
 
     fn object<A: MapAccess<'de>>(self, object: Object<'_, A>) -> Result<(), Fault<A::Error>> {
         let path = object.path;
-        let item = ItemShape.object(object)?;
+        let item = self.1.object(object)?;
         Ok(self.0.add(&path, item)?)
     }
 
     fn array<A: SeqAccess<'de>>(self, mut array: Array<'_, A>) -> Result<(), Fault<A::Error>> {
         let mut index = 0;
-        while let Some(item) = array.next(ItemShape)? {
+        while let Some(item) = array.next(self.1)? {
             self.0.add(&Path::Index(&array.path, index), item)?;
             index += 1;
         }
@@ -98,47 +154,7 @@ impl<'de> Shape<'de> for ItemsShape<'_> {
     }
 }
 
-/// `"a"` or `{"id": "a", "bloomFilter": "F", "after": "17.9f3a2c1d"}`.
-struct ItemShape;
-
-#[derive(Clone, Copy)]
-enum Key {
-    Id,
-    BloomFilter,
-    After,
-}
-
-const KEYS: [(&str, Key); 3] =
-    [("id", Key::Id), ("bloomFilter", Key::BloomFilter), ("after", Key::After)];
-
-impl<'de> Shape<'de> for ItemShape {
-    type Value = Item;
-
-    fn expected(&self) -> String {
-        "an identifier or an object with an id".to_owned()
-    }
-
-    fn string(self, path: &Path<'_>, text: &str) -> Result<Item, Problem> {
-        Ok(Item { id: identifier(path, text)?, after: None, filter: None })
-    }
-
-    fn object<A: MapAccess<'de>>(self, mut object: Object<'_, A>) -> Result<Item, Fault<A::Error>> {
-        let (mut id, mut filter, mut after) = (None, None, None);
-        while let Some(key) = object.next_key(&KEYS)? {
-            match key {
-                Key::Id => id = Some(object.value(IdentifierShape)?),
-                Key::BloomFilter => filter = Some(object.value(FilterShape)?),
-                Key::After => after = object.value(CursorShape)?,
-            }
-        }
-        match id {
-            Some(id) => Ok(Item { id, after, filter }),
-            None => Err(Path::Key(&object.path, "id").bad_request("is missing").into()),
-        }
-    }
-}
-
-struct IdentifierShape;
+pub(super) struct IdentifierShape;
 
 impl Shape<'_> for IdentifierShape {
     type Value = Id;
@@ -152,35 +168,16 @@ impl Shape<'_> for IdentifierShape {
     }
 }
 
-struct FilterShape;
+pub(super) struct FilterShape;
 
 impl Shape<'_> for FilterShape {
-    type Value = String;
+    type Value = FilterText;
 
     fn expected(&self) -> String {
         "a string".to_owned()
     }
 
-    fn string(self, _: &Path<'_>, text: &str) -> Result<String, Problem> {
-        Ok(text.to_owned())
-    }
-}
-
-/// A cursor; a bare SEQ may be a number.
-pub(super) struct CursorShape;
-
-impl Shape<'_> for CursorShape {
-    type Value = Option<Cursor>;
-
-    fn expected(&self) -> String {
-        CURSOR.to_owned()
-    }
-
-    fn string(self, path: &Path<'_>, text: &str) -> Result<Option<Cursor>, Problem> {
-        cursor(path, text)
-    }
-
-    fn natural(self, _: &Path<'_>, seq: u64) -> Result<Option<Cursor>, Problem> {
-        Ok(Some(Cursor { seq, epoch: None }))
+    fn string(self, path: &Path<'_>, text: &str) -> Result<FilterText, Problem> {
+        Ok(FilterText { path: path.to_string(), text: text.to_owned() })
     }
 }

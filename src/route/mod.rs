@@ -6,7 +6,10 @@ mod get;
 mod items;
 mod json;
 mod page;
+mod parameter;
 mod percent;
+#[cfg(test)]
+mod samples;
 mod set;
 
 use crate::event::NewValue;

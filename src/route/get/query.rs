@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::item::{self, ItemShape};
 use super::{Draft, LAST_MIN, LIMIT_MIN, NEEDED, a_count, count};
 use crate::problem::Problem;
-use crate::route::items::{self, Items, ItemsShape};
+use crate::route::items::{self, FilterText, Items, ItemsShape, Undecoded};
 use crate::route::json::{self, Path};
-use crate::route::percent;
+use crate::route::{parameter, percent};
 use crate::selection::{Item, Selection};
 
 /// `GET /get`.
@@ -18,7 +19,7 @@ pub(in crate::route) fn from_query(query: &str) -> Result<Selection, Problem> {
         after: parameters
             .after
             .as_ref()
-            .map_or(Ok(None), |text| items::cursor(&Path::Name("after"), text))?,
+            .map_or(Ok(None), |text| item::cursor(&Path::Name("after"), text))?,
         limit: parse_count("limit", parameters.limit.as_deref(), LIMIT_MIN)?,
         last: parse_count("last", parameters.last.as_deref(), LAST_MIN)?,
         items: items(&parameters)?,
@@ -32,7 +33,7 @@ pub(super) fn last_event_id(query: &str) -> Result<Option<String>, Problem> {
     for (name, value) in percent::parameters(query) {
         let Ok(name) = percent::decode_query(name) else { continue };
         if let Some(Name::LastEventId) = Name::of(&name) {
-            found = Some(decode(&name, value)?);
+            found = Some(parameter::decode(&name, value)?);
         }
     }
     Ok(non_empty(found))
@@ -42,17 +43,13 @@ fn non_empty(text: Option<Cow<'_, str>>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(Cow::into_owned)
 }
 
-fn decode<'q>(name: &str, value: &'q str) -> Result<Cow<'q, str>, Problem> {
-    percent::decode_query(value).map_err(|error| Path::Name(name).bad_request(error))
-}
-
 fn parse_count(name: &str, text: Option<&str>, min: u32) -> Result<Option<u32>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let path = Path::Name(name);
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    let Some(number) = parameter::natural(text) else {
         return Err(path.bad_request(format_args!("expected {}", a_count(min))));
-    }
-    count(&path, text.parse().unwrap_or(u64::MAX), min).map(Some)
+    };
+    count(&path, number, min).map(Some)
 }
 
 /// A parameter that counts.
@@ -133,7 +130,7 @@ impl<'q> Parameters<'q> {
         for (name, value) in percent::parameters(query) {
             let Ok(text) = percent::decode_query(name) else { continue };
             let Some(name) = Name::of(&text) else { continue };
-            let value = decode(&text, value)?;
+            let value = parameter::decode(&text, value)?;
             let once = match name {
                 Name::Items => {
                     parameters.items.push(value);
@@ -152,9 +149,7 @@ impl<'q> Parameters<'q> {
                     parameters.indexed.entry(index).or_default().field(field)
                 }
             };
-            if once.replace(value).is_some() {
-                return Err(Path::Name(&text).bad_request("stands twice"));
-            }
+            parameter::put_once(once, &text, value)?;
         }
         Ok(parameters)
     }
@@ -169,28 +164,26 @@ impl<'q> Indexed<'q> {
         }
     }
 
-    fn item(&self, path: &Path<'_>) -> Result<Item, Problem> {
+    fn item(&self, path: &Path<'_>) -> Result<Undecoded<Item>, Problem> {
         let id_path = Path::Key(path, "id");
         let id = self.id.as_deref().ok_or_else(|| id_path.bad_request("is missing"))?;
         let after = self.after.as_deref().unwrap_or_default();
-        Ok(Item {
+        let item = Item {
             id: items::identifier(&id_path, id)?,
-            after: items::cursor(&Path::Key(path, "after"), after)?,
-            filter: self.filter.as_deref().map(str::to_owned),
-        })
+            after: item::cursor(&Path::Key(path, "after"), after)?,
+            filter: None,
+        };
+        let filter_path = Path::Key(path, "bloomFilter");
+        Ok(Undecoded { item, filter: FilterText::of(&filter_path, self.filter.as_deref()) })
     }
 }
 
 /// The storages, in the one form that the query chose.
-fn items(parameters: &Parameters<'_>) -> Result<Vec<Item>, Problem> {
+fn items(parameters: &Parameters<'_>) -> Result<Items<Item>, Problem> {
     let refuse = |name, what: &str| Err(Path::Name(name).bad_request(what));
     let Parameters { id, filter, items, indexed, .. } = parameters;
     match (id, items.is_empty(), indexed.is_empty()) {
-        (Some(id), true, true) => Ok(vec![Item {
-            id: items::identifier(&Path::Name("id"), id)?,
-            after: None,
-            filter: filter.as_deref().map(str::to_owned),
-        }]),
+        (Some(id), true, true) => single(id, filter.as_deref()),
         (Some(_), ..) => refuse("id", "cannot be combined with items"),
         (None, true, true) => refuse("id", "is needed for one storage, or items for 1 to 10000"),
         (None, ..) if filter.is_some() => {
@@ -202,32 +195,40 @@ fn items(parameters: &Parameters<'_>) -> Result<Vec<Item>, Problem> {
     }
 }
 
+fn single(id: &str, filter: Option<&str>) -> Result<Items<Item>, Problem> {
+    let path = Path::Name("id");
+    let item = Item { id: items::identifier(&path, id)?, after: None, filter: None };
+    let filter = FilterText::of(&Path::Name("bloomFilter"), filter);
+    let mut items = Items::new();
+    items.add(&path, Undecoded { item, filter })?;
+    Ok(items)
+}
+
 /// Identifiers, or JSON.
-fn listed(values: &[Cow<'_, str>]) -> Result<Vec<Item>, Problem> {
-    let mut items = Items::default();
+fn listed(values: &[Cow<'_, str>]) -> Result<Items<Item>, Problem> {
+    let mut items = Items::new();
     let name = Path::Name("items");
     for (index, value) in values.iter().enumerate() {
         let path = if values.len() == 1 { name } else { Path::Index(&name, index) };
         if value.starts_with(['[', '{']) {
-            json::read(path, value.as_bytes(), ItemsShape(&mut items))?;
+            json::read(path, value.as_bytes(), ItemsShape(&mut items, ItemShape))?;
         } else {
-            let id = items::identifier(&path, value)?;
-            items.add(&path, Item { id, after: None, filter: None })?;
+            let item = Item { id: items::identifier(&path, value)?, after: None, filter: None };
+            items.add(&path, Undecoded { item, filter: None })?;
         }
     }
-    let items = items.into_list();
     if items.is_empty() {
         return Err(name.bad_request(NEEDED));
     }
     Ok(items)
 }
 
-fn by_index(indexed: &BTreeMap<u64, Indexed<'_>>) -> Result<Vec<Item>, Problem> {
-    let mut items = Items::default();
+fn by_index(indexed: &BTreeMap<u64, Indexed<'_>>) -> Result<Items<Item>, Problem> {
+    let mut items = Items::new();
     for (&index, fields) in indexed {
         let name = format!("items[{index}]");
         let path = Path::Name(&name);
         items.add(&path, fields.item(&path)?)?;
     }
-    Ok(items.into_list())
+    Ok(items)
 }

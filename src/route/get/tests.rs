@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::route::samples;
 
-/// `a b|FILTER c@AFTER; after=…; oldest=…; newest=…; event=…`, the parts that there are.
+/// `a b|$F c@AFTER; after=…; oldest=…; newest=…; event=…`, the parts that there are.
 fn describe(selection: &Selection) -> String {
     let mut text = String::new();
     for item in &selection.items {
         let space = if text.is_empty() { "" } else { " " };
         write!(text, "{space}{}", item.id.as_str()).unwrap();
         if let Some(filter) = &item.filter {
-            write!(text, "|{filter}").unwrap();
+            write!(text, "|{}", samples::name(filter)).unwrap();
         }
         if let Some(after) = item.after {
             write!(text, "@{after}").unwrap();
@@ -46,13 +47,13 @@ fn check(input: &str, result: Result<Selection, Problem>, expected: Expected<'_>
 
 fn check_queries(cases: &[(&str, Expected<'_>)]) {
     for (query, expected) in cases {
-        check(query, from_query(query), *expected);
+        check(query, from_query(&samples::fill(query)), *expected);
     }
 }
 
 fn check_bodies(cases: &[(&str, Expected<'_>)]) {
     for (body, expected) in cases {
-        check(body, from_body("", body.as_bytes()), *expected);
+        check(body, from_body("", samples::fill(body).as_bytes()), *expected);
     }
 }
 
@@ -62,17 +63,18 @@ fn a_query_names_one_storage() {
         ("id=a", Ok("a")),
         ("&id=a&", Ok("a")),
         ("%69d=%61+%2B%26", Ok("a +&")),
-        ("id=a&bloomFilter=F", Ok("a|F")),
-        ("bloomFilter=&id=a", Ok("a|")),
+        ("id=a&bloomFilter=$F", Ok("a|$F")),
+        ("id=a&bloomFilter=$S", Ok("a|$S")),
+        ("bloomFilter=&id=a", Err("bloomFilter: an empty filter is malformed")),
         ("id=[a", Ok("[a")),
         ("id=a=b", Ok("a=b")),
         ("", Err("id: is needed for one storage, or items for 1 to 10000")),
-        ("bloomFilter=F", Err("id: is needed for one storage, or items for 1 to 10000")),
+        ("bloomFilter=$F", Err("id: is needed for one storage, or items for 1 to 10000")),
         ("id", Err("id: an identifier has at least 1 byte")),
         ("id=%00", Err("id: an identifier has no control characters, this one has U+0000")),
         ("id=..", Err("id: an identifier is not '.' or '..'")),
         ("id=a&id=a", Err("id: stands twice")),
-        ("id=a&bloomFilter=F&bloomFilter=F", Err("bloomFilter: stands twice")),
+        ("id=a&bloomFilter=$F&bloomFilter=$F", Err("bloomFilter: stands twice")),
         ("id=%4", Err("id: '%' is not followed by two hexadecimal digits")),
         ("id=%FF", Err("id: is not UTF-8 when percent-decoded")),
     ]);
@@ -86,7 +88,10 @@ fn a_query_names_many_storages() {
         ("items[]=b&items%5B%5D=a", Ok("b a")),
         ("items=a&items[]=b&items=a", Ok("a b")),
         (r#"items=["a","b"]"#, Ok("a b")),
-        (r#"items=%5B%7B%22id%22%3A%22a%22,%22bloomFilter%22:%22F%22%7D,%22b%22%5D"#, Ok("a|F b")),
+        (
+            r#"items=%5B%7B%22id%22%3A%22a%22,%22bloomFilter%22:%22$F%22%7D,%22b%22%5D"#,
+            Ok("a|$F b"),
+        ),
         (r#"items={"id":"a","after":"5"}&items=b"#, Ok("a@5 b")),
         (r#"items[]=["[a"]"#, Ok("[a")),
         ("items=+[", Ok(" [")),
@@ -102,7 +107,7 @@ fn a_query_names_many_storages() {
         (r#"items=[{"id":"a"},{}]"#, Err("items[1].id: is missing")),
         ("id=a&items=a", Err("id: cannot be combined with items")),
         ("id=a&items[0][id]=a", Err("id: cannot be combined with items")),
-        ("items=a&bloomFilter=F", Err("bloomFilter: stands inside an item, not beside items")),
+        ("items=a&bloomFilter=$F", Err("bloomFilter: stands inside an item, not beside items")),
         ("items=%e4", Err("items: is not UTF-8 when percent-decoded")),
     ]);
 }
@@ -110,11 +115,11 @@ fn a_query_names_many_storages() {
 #[test]
 fn a_query_names_storages_by_index() {
     check_queries(&[
-        ("items[0][id]=a&items[0][bloomFilter]=F", Ok("a|F")),
+        ("items[0][id]=a&items[0][bloomFilter]=$F", Ok("a|$F")),
         ("items%5B1%5D%5Bafter%5D=7&items[1][id]=b&items[0][id]=a", Ok("a b@7")),
         ("items[10][id]=c&items[9][id]=b&items[10][after]=", Ok("b c")),
         ("items[0][id]=a&items[0][id]=a", Err("items[0][id]: stands twice")),
-        ("items[3][bloomFilter]=F", Err("items[3].id: is missing")),
+        ("items[3][bloomFilter]=$F", Err("items[3].id: is missing")),
         ("items[3][id]=", Err("items[3].id: an identifier has at least 1 byte")),
         (
             "items[0][id]=a&items[0][after]=x",
@@ -126,7 +131,7 @@ fn a_query_names_storages_by_index() {
         ),
         ("items[0][id]=a&items=b", Err("items: cannot be combined with items[0][id]")),
         (
-            "items[0][id]=a&bloomFilter=F",
+            "items[0][id]=a&bloomFilter=$F",
             Err("bloomFilter: stands inside an item, not beside items"),
         ),
         ("items[0][more]=a", Err("id: is needed for one storage, or items for 1 to 10000")),
@@ -207,12 +212,12 @@ fn a_body_names_storages() {
     check_bodies(&[
         (r#"{"items":"a"}"#, Ok("a")),
         (r#"{"items":"[a"}"#, Ok("[a")),
-        (r#"{"items":{"id":"a","bloomFilter":"F"}}"#, Ok("a|F")),
+        (r#"{"items":{"id":"a","bloomFilter":"$F"}}"#, Ok("a|$F")),
         (r#"{"items":["b","a"]}"#, Ok("b a")),
         (
-            r#" {"items" : [{"id":"a","bloomFilter":""}, "b", {"after":5,"id":"c"}],
+            r#" {"items" : [{"id":"a","bloomFilter":"$G"}, "b", {"after":5,"id":"c"}],
                  "after": "17.9f3a2c1d", "limit": 100} "#,
-            Ok("a| b c@5; after=17.9f3a2c1d; oldest=100"),
+            Ok("a|$G b c@5; after=17.9f3a2c1d; oldest=100"),
         ),
         (r#"{"\u0069tems":"\u00e4\ud83d\ude00"}"#, Ok("ä😀")),
         (r#"{"items":"a","lastEventId":"5"}"#, Ok("a")),
@@ -220,19 +225,19 @@ fn a_body_names_storages() {
         (r#"{"items":[]}"#, Err("items: names no storage; 1 to 10000 are needed")),
         (r#"{"id":"a"}"#, Err(r#"id: stands inside items in a body: {"items": {"id": "…"}}"#)),
         (
-            r#"{"items":"a","bloomFilter":"F"}"#,
+            r#"{"items":"a","bloomFilter":"$F"}"#,
             Err(r#"bloomFilter: stands inside items in a body: {"items": {"id": "…"}}"#),
         ),
         (
             r#"{"items":7}"#,
-            Err("items: expected an identifier, an object with an id, or an array of those, \
+            Err("items: expected an identifier or an object with an id, or an array of those, \
                  got a number"),
         ),
         (
             r#"{"items":["a",["b"]]}"#,
             Err("items[1]: expected an identifier or an object with an id, got an array"),
         ),
-        (r#"{"items":{"bloomFilter":"F"}}"#, Err("items.id: is missing")),
+        (r#"{"items":{"bloomFilter":"$F"}}"#, Err("items.id: is missing")),
         (r#"{"items":["a",{}]}"#, Err("items[1].id: is missing")),
         (r#"{"items":""}"#, Err("items: an identifier has at least 1 byte")),
         (
@@ -306,13 +311,13 @@ fn an_identifier_counts_once_or_is_refused() {
         (r#"{"items":["a","b",{"id":"a","after":""}]}"#, Ok("a b")),
         (r#"{"items":["b",{"id":"a","after":5},{"after":"5","id":"a"}]}"#, Ok("b a@5")),
         (
-            r#"{"items":["b",{"id":"a","bloomFilter":"F"},{"id":"a","bloomFilter":"F"}]}"#,
-            Ok("b a|F"),
+            r#"{"items":["b",{"id":"a","bloomFilter":"$F"},{"id":"a","bloomFilter":"$F"}]}"#,
+            Ok("b a|$F"),
         ),
         (r#"{"items":["a","b",{"id":"a","after":5}]}"#, Err(twice)),
         (r#"{"items":["a","b",{"id":"a","bloomFilter":""}]}"#, Err(twice)),
         (
-            r#"{"items":["b",{"id":"a","bloomFilter":"F"},{"id":"a","bloomFilter":"G"}]}"#,
+            r#"{"items":["b",{"id":"a","bloomFilter":"$F"},{"id":"a","bloomFilter":"$G"}]}"#,
             Err(twice),
         ),
     ]);
@@ -326,7 +331,7 @@ fn a_request_has_so_many_storages_and_filters() {
     };
     let plain = |n: usize| format!("\"{n}\"");
     let again = |n: usize| format!("\"{}\"", n % 10_000);
-    let filtered = |n: usize| format!(r#"{{"id":"{n}","bloomFilter":"F"}}"#);
+    let filtered = |n: usize| format!(r#"{{"id":"{n}","bloomFilter":"$F"}}"#);
     for (body, expected) in [
         (array(10_000, &plain), Ok(10_000)),
         (array(20_001, &again), Ok(10_000)),
@@ -339,7 +344,7 @@ fn a_request_has_so_many_storages_and_filters() {
             Err("items[10000]: a request names at most 10000 storages"),
         ),
     ] {
-        let selection = from_body("", body.as_bytes());
+        let selection = from_body("", samples::fill(&body).as_bytes());
         let result = selection.map(|selection| selection.items.len());
         assert_eq!(
             result.as_ref().map_err(|problem| problem.detail.as_str()),
@@ -348,6 +353,56 @@ fn a_request_has_so_many_storages_and_filters() {
     }
     let indexed: String = (0..65).map(|n| format!("&items[{n}][id]={n}")).collect();
     let query =
-        (0..65).map(|n| format!("&items[{n}][bloomFilter]=F")).collect::<String>() + &indexed;
-    check(&query, from_query(&query), Err("items[64]: a request has at most 64 filters"));
+        (0..65).map(|n| format!("&items[{n}][bloomFilter]=$F")).collect::<String>() + &indexed;
+    let result = from_query(&samples::fill(&query));
+    check(&query, result, Err("items[64]: a request has at most 64 filters"));
+}
+
+#[test]
+fn a_filter_that_is_none_is_refused_where_it_stands() {
+    check_queries(&[
+        ("bloomFilter=$S%3D&id=a", Err("bloomFilter: base64url stands here without padding")),
+        ("bloomFilter=$SAA&id=a", Err("bloomFilter: length 73 does not follow from size 4")),
+        (
+            "items[7][id]=a&items[7][bloomFilter]=AA",
+            Err("items[7].bloomFilter: length 1 is less than the head's 24"),
+        ),
+        (
+            r#"items=a&items=["b",{"id":"c","bloomFilter":"$FAAAA"}]"#,
+            Err("items[1][1].bloomFilter: length 51 does not follow from size 1"),
+        ),
+    ]);
+    check_bodies(&[
+        (
+            r#"{"items":{"bloomFilter":"","id":"a"}}"#,
+            Err("items.bloomFilter: an empty filter is malformed"),
+        ),
+        (
+            r#"{"items":["a",{"id":"b","bloomFilter":"$F"},{"id":"c","bloomFilter":"$SAA"}]}"#,
+            Err("items[2].bloomFilter: length 73 does not follow from size 4"),
+        ),
+        // In the order of the request.
+        (
+            r#"{"items":[{"id":"b","bloomFilter":""},{"id":"a","bloomFilter":"AA"}]}"#,
+            Err("items[0].bloomFilter: an empty filter is malformed"),
+        ),
+    ]);
+}
+
+#[test]
+fn filters_are_decoded_when_all_else_was_found_right() {
+    check_bodies(&[
+        (
+            r#"{"items":[{"id":"a","bloomFilter":""},{"id":"a","bloomFilter":"AA"}]}"#,
+            Err("items[1]: this identifier stands twice, with another filter or cursor"),
+        ),
+        (
+            r#"{"items":{"id":"a","bloomFilter":""},"last":1,"limit":1}"#,
+            Err("last: cannot be combined with limit"),
+        ),
+        (
+            r#"{"items":[{"id":"a","bloomFilter":""},{"id":"a","bloomFilter":""}]}"#,
+            Err("items[0].bloomFilter: an empty filter is malformed"),
+        ),
+    ]);
 }
