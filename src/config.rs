@@ -27,6 +27,8 @@ pub const VALUES_MAX: usize = 10_000;
 pub const SELECTION_STORAGES_MAX: usize = 10_000;
 /// Filters of one selection; more are a 400.
 pub const SELECTION_FILTERS_MAX: usize = 64;
+/// Items of one comparison; more are a 400.
+pub const COMPARE_ITEMS_MAX: usize = 64;
 /// `limit` and `last`.
 pub const WINDOW_EVENTS_MAX: u32 = 10_000;
 /// Events that an inverse Bloom filter may be made for, by a client or by the server.
@@ -155,6 +157,7 @@ const _: () = {
     assert!(BODY_BYTES_MAX <= BODIES_BYTES_MAX, "the largest body may be taken");
     assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");
     assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");
+    assert!(COMPARE_ITEMS_MAX <= SELECTION_FILTERS_MAX, "every item compared may have a filter");
     assert!(
         COMMENT_INTERVAL < WRITE_STALL_TIMEOUT,
         "a dead peer is written to before it is given up"

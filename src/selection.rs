@@ -1,4 +1,4 @@
-//! Owns the selection: what a request reads. `route` builds it from a query or a body, the hub
+//! Owns what a request reads, or compares. `route` builds it from a query or a body, the hub
 //! resolves its cursors, the readers answer it. Plain data; says nothing of JSON or streams.
 
 use crate::event::Cursor;
@@ -24,6 +24,18 @@ pub struct Item {
     pub after: Option<Cursor>,
     /// Leaves out the events that it contains.
     pub filter: Option<Filter>,
+}
+
+/// One of the sets of events that a client compares with the server's. A request has 1 to
+/// `COMPARE_ITEMS_MAX` of them, none twice, and is answered in its order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompareItem {
+    /// The storage; without one it is the whole server.
+    pub id: Option<Id>,
+    /// What the client holds.
+    pub filter: Option<Filter>,
+    /// Beside a filter it is there, and is the filter's own.
+    pub count: Option<u64>,
 }
 
 /// Which of the selected events are sent.

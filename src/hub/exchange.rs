@@ -226,6 +226,10 @@ impl Hub {
         }
         match answer {
             Answer::Select(selection) => self.select(now, key, exchange, &selection),
+            Answer::Compare(_) => {
+                let problem = Problem::new(501, "path: /bloom is not served by this version");
+                self.reply_problem(now, key, exchange, &problem);
+            }
             Answer::Append { id, values, many } => {
                 let token = Token { connection: key, exchange: exchange.number };
                 let append = Append { token, id, values };
@@ -386,6 +390,7 @@ fn subject(answer: &Answer) -> String {
             [item] => format!(" {:?}", item.id),
             items => format!(" {:?} and {} more", items[0].id, items.len() - 1),
         },
+        Answer::Compare(items) => format!(" comparisons {}", items.len()),
         Answer::Append { id, values, .. } => format!("{id:?} values {}", values.len()),
         Answer::Health | Answer::Metrics | Answer::Page => String::new(),
     }

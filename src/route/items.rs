@@ -1,6 +1,6 @@
 //! Owns how the items of a request come together: each identifier once, so many, and the filters
-//! decoded last. Called by `get`, for bodies and for queries; what else an item may say is its own
-//! affair.
+//! decoded last. Called by `get` and `bloom`, for bodies and for queries; what else an item may say
+//! is theirs.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};

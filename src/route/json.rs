@@ -1,6 +1,6 @@
 //! Owns how a document of a client's is read: a shape says what may stand at a place, and reading
-//! stops at the first thing that may not, with a problem that names the place. Called by `get`,
-//! `items` and `set`. Builds no tree: what a shape does not keep is never held, so that hostile
+//! stops at the first thing that may not, with a problem that names the place. Called by `bloom`,
+//! `get`, `items` and `set`. Builds no tree: what a shape does not keep is never held, so that hostile
 //! input costs no more memory than its own length.
 
 use std::cell::Cell;

@@ -2,6 +2,7 @@
 //! the hub turns it into effects, and a reader thread calls `Route::answer` for large bodies. Knows
 //! nothing of sockets, threads or streams.
 
+mod bloom;
 mod get;
 mod items;
 mod json;
@@ -16,7 +17,7 @@ use crate::event::NewValue;
 use crate::http::Method;
 use crate::id::Id;
 use crate::problem::Problem;
-use crate::selection::Selection;
+use crate::selection::{CompareItem, Selection};
 
 pub use page::page;
 
@@ -35,6 +36,7 @@ pub enum Route {
 #[derive(Debug, PartialEq)]
 pub enum Answer {
     Select(Selection),
+    Compare(Vec<CompareItem>),
     Append { id: Id, values: Vec<NewValue>, many: bool },
     Health,
     Metrics,
@@ -112,7 +114,8 @@ impl Route {
                 let (values, many) = set::from_body(body, limits)?;
                 Ok(Answer::Append { id: id.clone(), values, many })
             }
-            Route::Bloom => Err(Problem::new(501, "path: /bloom is not served by this version")),
+            Route::Bloom if post => bloom::from_body(body).map(Answer::Compare),
+            Route::Bloom => bloom::from_query(query).map(Answer::Compare),
         }
     }
 }
@@ -182,6 +185,9 @@ mod tests {
         let limits = Limits { value_bytes_max: 10 };
         let id = Id::new("a").expect("`a` follows the rules");
         let value = || vec![NewValue::new("x")];
+        let compare = || {
+            Answer::Compare(vec![CompareItem { id: Some(id.clone()), filter: None, count: None }])
+        };
         for (route, post, query, body, expected) in [
             (Route::Page, false, "id=%", "", Ok(Answer::Page)),
             (Route::Health, false, "", "", Ok(Answer::Health)),
@@ -203,7 +209,9 @@ mod tests {
             (Route::Set(id.clone()), true, "", r#"{"value":"12345678901"}"#, Err(413)),
             (Route::Get, true, "id=a", "", Err(400)),
             (Route::Get, false, "", r#"{"items":"a"}"#, Err(400)),
-            (Route::Bloom, false, "id=a", "", Err(501)),
+            (Route::Bloom, true, "id=a", "", Err(400)),
+            (Route::Bloom, true, "id=b", r#"{"items":{"id":"a"}}"#, Ok(compare())),
+            (Route::Bloom, false, "id=a", r#"{"items":{"id":"b"}}"#, Ok(compare())),
         ] {
             let answer = route.answer(post, query, body.as_bytes(), &limits);
             assert_eq!(answer.map_err(|problem| problem.status), expected, "{route:?} {query}");

@@ -1,4 +1,5 @@
-//! Owns what the parameters of all queries have in common. Called by `get`, which knows their names. Percent-encoding itself is `percent`'s.
+//! Owns what the parameters of all queries have in common. Called by `get` and `bloom`, which know
+//! their names. Percent-encoding itself is `percent`'s.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,6 @@
 //! Owns percent-encoding (RFC 3986, 2.1) in the two places a target has it: a path segment, where
-//! `+` is itself, and a query (WHATWG URL, 5.1), where it is a space. Called by `set` and `get`.
+//! `+` is itself, and a query (WHATWG URL, 5.1), where it is a space. Called by `set`, `get` and
+//! `bloom`.
 //! Decodes only what it is given: what a parameter means, and whether it is wanted, is theirs.
 
 use std::borrow::Cow;

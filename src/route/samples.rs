@@ -1,5 +1,5 @@
 //! Owns the filters of the tests' tables, which write `$F` for one, so that a line stays readable.
-//! Called by the tests of `get`.
+//! Called by the tests of `get` and `bloom`.
 
 use crate::event::Hash;
 use crate::filter::{Filter, InverseBloom, Sketch};
