@@ -68,6 +68,14 @@ pub const OUTBOX_BYTES_MAX: usize = 256 * KIB;
 pub const PAGE_BYTES: usize = 128 * KIB;
 /// Events looked at for one page.
 pub const PAGE_EVENTS_MAX: usize = 4_096;
+/// Hashes that are put to a filter in one slice of a reader's work: about 3 ms.
+pub const SCAN_EVENTS: usize = 16_384;
+/// Comparisons and preparations of filtered reads under way; beyond it a request is a 503.
+pub const SCANS_MAX: usize = 64;
+/// The server's own filter is left out of an answer where it would be larger, before base64.
+pub const OWN_FILTER_BYTES_MAX: u64 = MIB as u64;
+/// What the hashes for it take meanwhile: 32 bytes each, for 6.3 of the filter.
+pub const OWN_FILTER_HASHES_BYTES_MAX: usize = 6 * MIB;
 /// The hot cache, and what one storage may take of it.
 pub const HOT_BYTES_MAX: usize = 16 * MIB;
 pub const HOT_ENTRY_BYTES_MAX: usize = 64 * KIB;

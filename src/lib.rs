@@ -3,10 +3,10 @@
 //! # The map
 //!
 //! ```text
-//! main ─▶ reactor ─▶ hub ─▶ http, route, sse, json, feed, hot, outbox ─▶ selection, event, id, problem
+//! main ─▶ reactor ─▶ hub ─▶ http, route, plan, sse, json, feed, hot, outbox ─▶ selection, event, id, problem
 //!   │                 └───▶ index (reads a published copy)
 //!   ├──▶ writer ─▶ store, index (changes the shadow)
-//!   └──▶ reader ─▶ store, sse, json
+//!   └──▶ reader ─▶ store, plan, compare, sse, json
 //! ```
 //!
 //! | module | is |
@@ -25,6 +25,9 @@
 //! | [`outbox`] | what is queued for one connection |
 //! | [`filter`] | inverse Bloom filters and sketches: what a client sends to find a difference |
 //! | [`index`] | who gets a storage's events: two copies, swapped |
+//! | [`plan`] | a read whose cursors were resolved, and what its filters need first |
+//! | [`compare`] | the answer of `/bloom`, in slices |
+//! | [`held`] | a count of what is held across threads |
 //! | [`writer`], [`reader`] | the threads that use the store: a `step`, and a loop around it |
 //! | [`store`] | the log's seam, and the SQLite behind it |
 //! | [`selection`], [`event`], [`id`], [`problem`] | the nouns |
@@ -52,10 +55,12 @@
 //! 8. **Every limit is in [`config`]** and has an answer that a client can see.
 
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod event;
 pub mod feed;
 pub mod filter;
+pub mod held;
 pub mod hot;
 pub mod http;
 pub mod hub;
@@ -65,6 +70,7 @@ pub mod json;
 pub mod logging;
 pub mod message;
 pub mod outbox;
+pub mod plan;
 pub mod problem;
 pub mod reactor;
 pub mod reader;

@@ -78,7 +78,8 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
 
     let mut readers = Vec::new();
     for _ in 0..settings.readers {
-        let reader = Reader::new(sqlite::open_reader(&settings.db)?, epochs.current(), limits);
+        let log = sqlite::open_reader(&settings.db)?;
+        let reader = Reader::new(log, epochs.current(), limits, Box::new(random));
         let (inbox, answers, wake) = (reader_inbox.clone(), answers.clone(), wake(&waker));
         readers.push(spawn("rill-reader", move || reader::run(reader, inbox, answers, wake))?);
     }
@@ -109,7 +110,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
         connections_max: connections_max(settings.connections_max),
         cors_origin: settings.cors_origin.clone(),
         access_log: settings.access_log,
-        seed: getrandom::u64()?,
+        seed: random(),
     });
     print(&started(settings, &foundation, opened.last))?;
     let stop = to_writer.clone();
@@ -123,6 +124,11 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     }
     log::info!("stopped");
     Ok(())
+}
+
+/// From the operating system, which does not run out of it.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|error| die(&format!("no random numbers: {error}")))
 }
 
 fn started(settings: &Settings, foundation: &Foundation, events: u64) -> String {

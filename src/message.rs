@@ -14,12 +14,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compare::Comparing;
 use crate::event::{NewValue, Placed, Seq};
 use crate::hot::Encoded;
 use crate::id::Id;
+use crate::plan::{Prepared, Preparing, ReadPlan};
 use crate::problem::Problem;
 use crate::route::{Answer, Route};
-use crate::selection::Window;
 use crate::store::{StoreError, StoreGauges};
 
 /// A place in the subscriber index. Used again only after `Left` named it.
@@ -113,36 +114,42 @@ pub struct Appended {
     pub placed: Box<[Placed]>,
 }
 
-/// A selection whose cursors were resolved.
-#[derive(Debug, PartialEq)]
-pub struct ReadPlan {
-    pub items: Vec<ReadItem>,
-    pub window: Window,
-    /// The request's cursor, or one of its items', was not valid: everything from the start.
-    pub reset: bool,
-    /// What the request's own cursor was; a reply's `cursor` is never below it.
-    pub after: Seq,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReadItem {
-    pub id: Id,
-    /// Only events past this: the larger of the request's cursor and the item's own.
-    pub after: Seq,
-}
-
 #[derive(Debug)]
 pub enum ToReader {
     /// A body too large to be parsed on the loop. Answered by `Parsed`.
     Parse { token: Token, route: Route, query: String, body: Vec<u8> },
     /// The first page of a JSON reply, at `to`. Answered by `Opened`.
-    Open { token: Token, plan: Arc<ReadPlan>, to: Seq, unless: Vec<Seq> },
+    Open {
+        token: Token,
+        plan: Arc<ReadPlan>,
+        to: Seq,
+        /// No page is wanted where the entity tag would be made of one of these.
+        unless: Vec<Seq>,
+        /// Where the reply ends, if that was counted before.
+        end: Option<Seq>,
+    },
     /// A small storage whole, for the hot cache, at `to`. Answered by `Filled`.
     Fill { token: Token, id: Id, to: Seq },
     /// A further page of it. Answered by `Paged`.
-    Page { token: Token, plan: Arc<ReadPlan>, position: Position },
+    Page { token: Token, page: NextPage },
+    /// A slice of what a filtered read needs before its first page. Answered by `Prepared`.
+    Prepare { asker: Asker, preparing: Box<Preparing> },
     /// Events of a stream, as frames. Answered by `Followed`.
     Follow { slot: Slot, plan: Arc<ReadPlan>, from: From, to: Seq },
+}
+
+/// A page that is made when the one before it has left.
+#[derive(Debug)]
+pub enum NextPage {
+    Read { plan: Arc<ReadPlan>, position: Position },
+    Compare(Box<Comparing>),
+}
+
+/// Who waits for a preparation.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker {
+    Reply(Token),
+    Stream(Slot),
 }
 
 /// Where a page of a stream starts.
@@ -182,7 +189,7 @@ pub struct FirstPage {
     pub last: Seq,
     pub body: Vec<u8>,
     /// Where the next page starts; `None` when this is all.
-    pub next: Option<Position>,
+    pub next: Option<NextPage>,
 }
 
 #[derive(Debug)]
@@ -205,7 +212,7 @@ pub enum FromReader {
     Paged {
         token: Token,
         body: Vec<u8>,
-        next: Option<Position>,
+        next: Option<NextPage>,
     },
     /// Everything the stream selects is in `frames` up to `cursor`; `synced` says whether the event
     /// of that name ends them.
@@ -214,6 +221,10 @@ pub enum FromReader {
         frames: Vec<u8>,
         cursor: Seq,
         synced: bool,
+    },
+    Prepared {
+        asker: Asker,
+        prepared: Result<Prepared, StoreError>,
     },
     Failed {
         token: Token,

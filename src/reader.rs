@@ -4,17 +4,19 @@
 //! nothing from one page to the next.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::config::{
-    HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SYNCED_ITEMS_MAX,
+    HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SCAN_EVENTS, SYNCED_ITEMS_MAX,
 };
 use crate::event::{Cursor, Epoch, Seq};
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::json;
-use crate::message::{FirstPage, From, FromReader, Position, ReadPlan, ToReader};
+use crate::message::{FirstPage, From, FromReader, NextPage, Position, ToReader};
+use crate::plan::ReadPlan;
 use crate::route::Limits;
 use crate::selection::Window;
 use crate::sse;
@@ -27,11 +29,18 @@ pub struct Reader {
     log: Box<dyn ReadLog>,
     epoch: Epoch,
     limits: Limits,
+    /// For the seeds of the server's own filters.
+    random: Box<dyn FnMut() -> u64 + Send>,
 }
 
 impl Reader {
-    pub fn new(log: Box<dyn ReadLog>, epoch: Epoch, limits: Limits) -> Reader {
-        Reader { log, epoch, limits }
+    pub fn new(
+        log: Box<dyn ReadLog>,
+        epoch: Epoch,
+        limits: Limits,
+        random: Box<dyn FnMut() -> u64 + Send>,
+    ) -> Reader {
+        Reader { log, epoch, limits, random }
     }
 
     pub fn step(&mut self, request: ToReader) -> FromReader {
@@ -39,50 +48,74 @@ impl Reader {
             let answer = route.answer(true, &query, &body, &self.limits);
             return FromReader::Parsed { token, body_bytes: body.len(), answer };
         }
-        let answer = match self.log.begin() {
-            Ok(()) => self.read(&request),
-            Err(error) => Err(error),
-        };
+        let begun = self.log.begin();
+        let answer = self.answer(begun, request);
         self.log.end();
-        answer.unwrap_or_else(|error| match request {
-            ToReader::Follow { slot, .. } => FromReader::FollowFailed { slot, error },
-            ToReader::Fill { token, id, .. } => {
-                FromReader::Filled { token, id, events: Err(error) }
-            }
-            ToReader::Open { token, .. }
-            | ToReader::Page { token, .. }
-            | ToReader::Parse { token, .. } => FromReader::Failed { token, error },
-        })
+        answer
     }
 
-    fn read(&mut self, request: &ToReader) -> Result<FromReader, StoreError> {
+    /// Every request has its own way to fail; a view that could not begin is one reason.
+    fn answer(&mut self, begun: Result<(), StoreError>, request: ToReader) -> FromReader {
         match request {
             ToReader::Parse { .. } => unreachable!("parsing needs no view of the log"),
-            ToReader::Open { token, plan, to, unless } => {
-                let last = self.last(plan, *to)?;
-                if unless.contains(&last) {
-                    let page = FirstPage { last, body: Vec::new(), next: None };
-                    return Ok(FromReader::Opened { token: *token, page });
+            ToReader::Open { token, plan, to, unless, end } => {
+                match begun.and_then(|()| self.open(plan, to, &unless, end)) {
+                    Ok(page) => FromReader::Opened { token, page },
+                    Err(error) => FromReader::Failed { token, error },
                 }
-                let start = self.start(plan, *to, last)?;
-                let mut body = Vec::with_capacity(1024);
-                json::write_reply_start(&mut body, plan.reset);
-                let next = self.json_page(plan, start, &mut body)?;
-                Ok(FromReader::Opened { token: *token, page: FirstPage { last, body, next } })
             }
             ToReader::Fill { token, id, to } => {
-                let events = Ok(self.whole(id, *to)?);
-                Ok(FromReader::Filled { token: *token, id: id.clone(), events })
+                let events = begun.and_then(|()| self.whole(&id, to));
+                FromReader::Filled { token, id, events }
             }
-            ToReader::Page { token, plan, position } => {
-                let mut body = Vec::with_capacity(PAGE_BYTES + PAGE_BYTES / 8);
-                let next = self.json_page(plan, *position, &mut body)?;
-                Ok(FromReader::Paged { token: *token, body, next })
+            ToReader::Page { token, page } => match begun.and_then(|()| self.next_page(page)) {
+                Ok((body, next)) => FromReader::Paged { token, body, next },
+                Err(error) => FromReader::Failed { token, error },
+            },
+            ToReader::Prepare { asker, preparing } => {
+                let prepared = begun.and_then(|()| preparing.step(&mut *self.log));
+                FromReader::Prepared { asker, prepared }
             }
             ToReader::Follow { slot, plan, from, to } => {
                 let mut frames = Vec::with_capacity(1024);
-                let (cursor, synced) = self.frames_page(plan, *from, *to, &mut frames)?;
-                Ok(FromReader::Followed { slot: *slot, frames, cursor, synced })
+                match begun.and_then(|()| self.frames_page(&plan, from, to, &mut frames)) {
+                    Ok((cursor, synced)) => FromReader::Followed { slot, frames, cursor, synced },
+                    Err(error) => FromReader::FollowFailed { slot, error },
+                }
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        plan: Arc<ReadPlan>,
+        to: Seq,
+        unless: &[Seq],
+        end: Option<Seq>,
+    ) -> Result<FirstPage, StoreError> {
+        let last = self.last(&plan, to)?;
+        if unless.contains(&last) {
+            return Ok(FirstPage { last, body: Vec::new(), next: None });
+        }
+        let start = self.start(&plan, to, last, end)?;
+        let mut body = Vec::with_capacity(1024);
+        json::write_reply_start(&mut body, plan.reset);
+        let next = self.json_page(&plan, start, &mut body)?;
+        let next = next.map(|position| NextPage::Read { plan, position });
+        Ok(FirstPage { last, body, next })
+    }
+
+    fn next_page(&mut self, page: NextPage) -> Result<(Vec<u8>, Option<NextPage>), StoreError> {
+        let mut body = Vec::with_capacity(PAGE_BYTES + PAGE_BYTES / 8);
+        match page {
+            NextPage::Read { plan, position } => {
+                let next = self.json_page(&plan, position, &mut body)?;
+                Ok((body, next.map(|position| NextPage::Read { plan, position })))
+            }
+            NextPage::Compare(mut comparing) => {
+                let more =
+                    comparing.step(&mut *self.log, self.epoch, &mut *self.random, &mut body)?;
+                Ok((body, more.then_some(NextPage::Compare(comparing))))
             }
         }
     }
@@ -118,7 +151,13 @@ impl Reader {
     }
 
     /// Where a JSON reply starts, and what it will end with.
-    fn start(&mut self, plan: &ReadPlan, to: Seq, last: Seq) -> Result<Position, StoreError> {
+    fn start(
+        &mut self,
+        plan: &ReadPlan,
+        to: Seq,
+        last: Seq,
+        end: Option<Seq>,
+    ) -> Result<Position, StoreError> {
         let all = Position {
             item: 0,
             after: 0,
@@ -130,12 +169,13 @@ impl Reader {
             cursor: last.max(plan.after),
             more: false,
         };
+        let ending = |end: Option<Seq>| match end {
+            Some(seq) => Position { to: seq, cursor: seq, more: true, ..all },
+            None => all,
+        };
         Ok(match plan.window {
-            Window::All => all,
-            Window::Oldest(limit) => match self.oldest(plan, to, limit)? {
-                Some(seq) => Position { to: seq, cursor: seq, more: true, ..all },
-                None => all,
-            },
+            Window::All => ending(end),
+            Window::Oldest(limit) => ending(self.oldest(plan, to, limit)?),
             Window::Newest(limit) => Position { floor: self.floor(plan, to, limit)?, ..all },
         })
     }
@@ -145,7 +185,7 @@ impl Reader {
         let mut left = limit;
         let mut ends_at = 0;
         let mut more = false;
-        self.log.find(&sources(plan, 0), to, Direction::OldestFirst, &mut |found| {
+        self.log.find(&plan.sources(0), to, Direction::OldestFirst, &mut |found| {
             if left == 0 {
                 more = true;
                 return ControlFlow::Break(());
@@ -164,7 +204,7 @@ impl Reader {
         }
         let mut left = limit;
         let mut floor = 0;
-        self.log.find(&sources(plan, 0), to, Direction::NewestFirst, &mut |found| {
+        self.log.find(&plan.sources(0), to, Direction::NewestFirst, &mut |found| {
             left -= 1;
             if left == 0 {
                 floor = found.seq - 1;
@@ -194,13 +234,15 @@ impl Reader {
             }
             let after = item.after.max(position.floor).max(position.after);
             let source = [Source { id: &item.id, after }];
-            let page = self.page(&source, position.to, out, &mut |out, _, seq, value| {
-                if position.comma {
-                    out.push(b',');
-                }
-                position.comma = true;
-                json::write_event(out, seq, value);
-            })?;
+            let leaves_out = |found: &Found| item.leaves_out(&found.hash);
+            let page =
+                self.page(&source, position.to, &leaves_out, out, &mut |out, _, seq, value| {
+                    if position.comma {
+                        out.push(b',');
+                    }
+                    position.comma = true;
+                    json::write_event(out, seq, value);
+                })?;
             match page {
                 Page::Cut(seq) => return Ok(Some(Position { after: seq, ..position })),
                 Page::Whole => {
@@ -221,23 +263,26 @@ impl Reader {
         to: Seq,
         out: &mut Vec<u8>,
     ) -> Result<(Seq, bool), StoreError> {
-        let (opening, sources) = match (from, plan.window) {
-            (From::Plan, Window::Newest(limit)) => {
-                (true, sources(plan, self.floor(plan, to, limit)?))
-            }
-            (From::Plan, _) => (true, sources(plan, 0)),
-            (From::Opening(cursor), _) => (true, sources(plan, cursor)),
+        let opening = !matches!(from, From::Live(_));
+        let sources = match (from, plan.window) {
+            (From::Plan, Window::Newest(limit)) => plan.sources(self.floor(plan, to, limit)?),
+            (From::Plan, _) => plan.sources(0),
+            (From::Opening(cursor), _) => plan.sources(cursor),
             (From::Live(cursor), _) => {
-                (false, plan.items.iter().map(|i| Source { id: &i.id, after: cursor }).collect())
+                plan.items.iter().map(|i| Source { id: &i.id, after: cursor }).collect()
             }
         };
+        let leaves_out =
+            |found: &Found| opening && plan.items[found.source].leaves_out(&found.hash);
         let epoch = self.epoch;
         let names: Vec<Vec<u8>> = match plan.items.len() {
             1 => vec![json::string(plan.items[0].id.as_str())],
             _ => Vec::new(),
         };
         let page =
-            self.page(&sources, to, out, &mut |out, source, seq, value| match names.first() {
+            self.page(&sources, to, &leaves_out, out, &mut |out, source, seq, value| match names
+                .first()
+            {
                 Some(name) => sse::write_event(out, epoch, name, seq, value),
                 None => {
                     let name = json::string(plan.items[source].id.as_str());
@@ -274,46 +319,41 @@ impl Reader {
         Ok(())
     }
 
-    /// Finds events and writes them until the page is full.
+    /// Finds events, less those that are left out, and writes them until the page is full.
     fn page(
         &mut self,
         sources: &[Source<'_>],
         to: Seq,
+        leaves_out: &dyn Fn(&Found) -> bool,
         out: &mut Vec<u8>,
         write: &mut WriteEvent<'_>,
     ) -> Result<Page, StoreError> {
-        let mut found: Vec<(usize, Seq)> = Vec::new();
-        let mut whole = true;
-        self.log.find(
-            sources,
-            to,
-            Direction::OldestFirst,
-            &mut |Found { source, seq, .. }| {
-                if found.len() == PAGE_EVENTS_MAX {
-                    whole = false;
-                    return ControlFlow::Break(());
-                }
-                found.push((source, seq));
-                ControlFlow::Continue(())
-            },
-        )?;
-        let seqs: Vec<Seq> = found.iter().map(|(_, seq)| *seq).collect();
-        let mut written = 0;
-        self.log.values(&seqs, &mut |place, value| {
-            if out.len() >= PAGE_BYTES {
+        let mut places: Vec<usize> = Vec::new();
+        let mut seqs: Vec<Seq> = Vec::new();
+        let mut looked_at = 0;
+        let mut end = Page::Whole;
+        self.log.find(sources, to, Direction::OldestFirst, &mut |found| {
+            if !leaves_out(&found) {
+                places.push(found.source);
+                seqs.push(found.seq);
+            }
+            looked_at += 1;
+            if seqs.len() == PAGE_EVENTS_MAX || looked_at == SCAN_EVENTS {
+                end = Page::Cut(found.seq);
                 return ControlFlow::Break(());
             }
-            let (source, seq) = found[place];
-            write(out, source, seq, value);
-            written = place + 1;
             ControlFlow::Continue(())
         })?;
-        Ok(if whole && written == seqs.len() {
-            Page::Whole
-        } else {
-            let last = written.checked_sub(1).map(|place| seqs[place]);
-            Page::Cut(last.unwrap_or_else(|| sources.iter().map(|s| s.after).min().unwrap_or(0)))
-        })
+        self.log.values(&seqs, &mut |place, value| {
+            if out.len() >= PAGE_BYTES {
+                let start = || sources.iter().map(|source| source.after).min().unwrap_or(0);
+                end = Page::Cut(place.checked_sub(1).map_or_else(start, |before| seqs[before]));
+                return ControlFlow::Break(());
+            }
+            write(out, places[place], seqs[place], value);
+            ControlFlow::Continue(())
+        })?;
+        Ok(end)
     }
 
     fn cursor(&self, seq: Seq) -> Cursor {
@@ -328,10 +368,6 @@ type WriteEvent<'a> = dyn FnMut(&mut Vec<u8>, usize, Seq, &str) + 'a;
 enum Page {
     Whole,
     Cut(Seq),
-}
-
-fn sources(plan: &ReadPlan, floor: Seq) -> Vec<Source<'_>> {
-    plan.items.iter().map(|item| Source { id: &item.id, after: item.after.max(floor) }).collect()
 }
 
 /// A reader's thread: until the hub is gone. The answers' queue has a place for every request.

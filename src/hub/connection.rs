@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crate::config;
 use crate::http::{BodyReader, Head};
 use crate::id::Id;
-use crate::message::{Position, ReadPlan, Slot};
+use crate::message::{NextPage, Slot};
 use crate::outbox::Outbox;
+use crate::plan::ReadPlan;
 use crate::route::Route;
 
 #[derive(Debug)]
@@ -88,22 +89,29 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) enum Waiting {
     Parse,
-    Read { plan: Arc<ReadPlan> },
-    Append { id: Id, many: bool },
+    Read {
+        plan: Arc<ReadPlan>,
+    },
+    /// A filtered read's plan, which is on its way, too.
+    Prepare,
+    Compare,
+    Append {
+        id: Id,
+        many: bool,
+    },
     Health,
 }
 
 #[derive(Debug)]
 pub(super) struct Replying {
     pub(super) exchange: Exchange,
-    pub(super) plan: Arc<ReadPlan>,
     pub(super) page: ReplyPage,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum ReplyPage {
     /// To be asked for once the outbox has drained.
-    Next(Position),
+    Next(NextPage),
     InFlight,
 }
 

@@ -2,34 +2,44 @@
 //! entity tag of a reply is. Pure.
 
 use crate::event::{Cursor, Epochs, Seq};
-use crate::message::{ReadItem, ReadPlan};
-use crate::selection::{Selection, Window};
+use crate::plan::{ItemFilter, ReadItem, ReadPlan};
+use crate::selection::{Item, Selection, Window};
 
 /// A selection for one JSON reply.
-pub(super) fn plan(selection: &Selection, epochs: &Epochs, visible: Seq) -> ReadPlan {
-    resolve(selection, selection.after, false, epochs, visible)
+pub(super) fn plan(selection: Selection, epochs: &Epochs, visible: Seq) -> ReadPlan {
+    let after = selection.after;
+    resolve(selection, after, false, epochs, visible)
 }
 
 /// A selection for a stream: its cursor is the `Last-Event-ID` header, else `lastEventId` in the
-/// query, else `after`. One of the first two that is no cursor at all is a reset too.
+/// query, else `after`. One of the first two that is no cursor at all is a reset too. A sketch is
+/// ignored where there is any: a client that comes back sends the one it made before it went.
 pub(super) fn stream_plan(
-    selection: &Selection,
+    selection: Selection,
     last_event_id: Option<&str>,
     epochs: &Epochs,
     visible: Seq,
 ) -> ReadPlan {
+    let of_query = selection.last_event_id.clone();
     let text = last_event_id
         .filter(|text| !text.is_empty())
-        .or(selection.last_event_id.as_deref().filter(|text| !text.is_empty()));
-    match text.map(str::parse::<Cursor>) {
-        None => resolve(selection, selection.after, false, epochs, visible),
-        Some(Ok(cursor)) => resolve(selection, Some(cursor), false, epochs, visible),
-        Some(Err(_)) => resolve(selection, None, true, epochs, visible),
+        .or(of_query.as_deref().filter(|text| !text.is_empty()));
+    let (after, malformed) = match text.map(str::parse::<Cursor>) {
+        None => (selection.after, false),
+        Some(Ok(cursor)) => (Some(cursor), false),
+        Some(Err(_)) => (None, true),
+    };
+    let mut plan = resolve(selection, after, malformed, epochs, visible);
+    if after.is_some() || plan.reset {
+        for item in &mut plan.items {
+            item.filter.take_if(|filter| matches!(filter, ItemFilter::Sketch(_)));
+        }
     }
+    plan
 }
 
 fn resolve(
-    selection: &Selection,
+    selection: Selection,
     after: Option<Cursor>,
     malformed: bool,
     epochs: &Epochs,
@@ -39,17 +49,18 @@ fn resolve(
     let reset = malformed || cursors.into_iter().any(|cursor| !epochs.accepts(cursor, visible));
     let start = |cursor: Option<Cursor>| cursor.filter(|_| !reset).map_or(0, |cursor| cursor.seq);
     let after_seq = start(after);
-    let items = selection
-        .items
-        .iter()
-        .map(|item| ReadItem { id: item.id.clone(), after: after_seq.max(start(item.after)) })
-        .collect();
+    let read = |item: Item| ReadItem {
+        after: after_seq.max(start(item.after)),
+        filter: item.filter.map(ItemFilter::new),
+        id: item.id,
+    };
+    let items = selection.items.into_iter().map(read).collect();
     // A reconnecting stream's cursor takes the place of `last`.
     let window = match selection.window {
         Window::Newest(_) if after.is_some() && !reset => Window::All,
         window => window,
     };
-    ReadPlan { items, window, reset, after: after_seq }
+    ReadPlan { items, window, reset, after: after_seq, held: None }
 }
 
 /// The strong entity tag of a JSON reply: as the rest is in the URL, the last `seq` among its
@@ -79,7 +90,6 @@ mod tests {
     use super::*;
     use crate::event::Epoch;
     use crate::id::Id;
-    use crate::selection::Item;
 
     fn epochs() -> Epochs {
         Epochs::new(&[(Epoch(1), 0), (Epoch(2), 10)])
@@ -110,7 +120,7 @@ mod tests {
     #[test]
     fn an_items_own_cursor_counts_where_it_is_larger() {
         let selection = selection(Some("5"), &[None, Some("3"), Some("8.00000001")], Window::All);
-        let plan = plan(&selection, &epochs(), 20);
+        let plan = plan(selection, &epochs(), 20);
         assert_eq!((plan.reset, plan.after, afters(&plan)), (false, 5, vec![5, 5, 8]));
     }
 
@@ -120,7 +130,7 @@ mod tests {
             [(Some("21"), None), (Some("5"), Some("11.00000001")), (None, Some("1.000000ff"))]
         {
             let selection = selection(after, &[None, item], Window::All);
-            let plan = plan(&selection, &epochs(), 20);
+            let plan = plan(selection, &epochs(), 20);
             assert_eq!((plan.reset, plan.after, afters(&plan)), (true, 0, vec![0, 0]), "{after:?}");
         }
     }
@@ -136,7 +146,7 @@ mod tests {
             (Some("x"), (true, 0)),
             (Some("99999999999999999999999"), (true, 0)),
         ] {
-            let plan = stream_plan(&from_query, header, &epochs(), 20);
+            let plan = stream_plan(from_query.clone(), header, &epochs(), 20);
             assert_eq!((plan.reset, plan.after), expected, "{header:?}");
         }
     }
@@ -149,7 +159,7 @@ mod tests {
             (Some("7"), Window::All, false),
             (Some("21"), Window::Newest(3), true),
         ] {
-            let plan = stream_plan(&newest, header, &epochs(), 20);
+            let plan = stream_plan(newest.clone(), header, &epochs(), 20);
             assert_eq!((plan.window, plan.reset), (window, reset), "{header:?}");
         }
     }

@@ -225,11 +225,8 @@ impl Hub {
             exchange.subject = subject(&answer);
         }
         match answer {
-            Answer::Select(selection) => self.select(now, key, exchange, &selection),
-            Answer::Compare(_) => {
-                let problem = Problem::new(501, "path: /bloom is not served by this version");
-                self.reply_problem(now, key, exchange, &problem);
-            }
+            Answer::Select(selection) => self.select(now, key, exchange, selection),
+            Answer::Compare(items) => self.compare(now, key, exchange, items),
             Answer::Append { id, values, many } => {
                 let token = Token { connection: key, exchange: exchange.number };
                 let append = Append { token, id, values };

@@ -190,6 +190,8 @@ impl Hub {
             ("rill_appends_in_flight", "Appends with the writer.", self.credits.appends as u64),
             ("rill_reads_in_flight", "Requests with the readers.", self.credits.reads as u64),
             ("rill_reads_waiting", "Requests kept back.", self.waiting_reads.len() as u64),
+            ("rill_filters_bytes", "Filters in memory.", self.filters_bytes.get() as u64),
+            ("rill_scans", "Filtered reads and comparisons that scan.", self.scans.get() as u64),
             ("rill_hot_bytes", "Size of the hot cache.", self.hot.bytes() as u64),
             ("rill_last_seq", "The newest event.", self.visible),
             ("rill_unfolded_events", "Events not indexed yet.", self.store.unfolded),

@@ -5,6 +5,7 @@
 //! - `connection`: what is known of one connection.
 //! - `exchange`: bytes to requests, requests to what they ask for; appends and health.
 //! - `reads`: JSON replies, page by page.
+//! - `filtered`: what filters need: preparations, comparisons, their limits.
 //! - `reply`: heads, problems, the end of an exchange.
 //! - `streams`: feeds and what is broadcast to them.
 //! - `timers`, `metrics`, `cursors`: their names say it.
@@ -16,10 +17,11 @@ use slab::Slab;
 
 use crate::config;
 use crate::event::{Epochs, Seq};
+use crate::held::Counter;
 use crate::hot::Hot;
 use crate::http::Date;
 use crate::index::Index;
-use crate::message::{Appended, Commit, FromReader, FromWriter, Slot, ToReader, ToWriter, Token};
+use crate::message::{Appended, Asker, Commit, FromReader, FromWriter, ToReader, ToWriter, Token};
 use crate::outbox::Outbox;
 use crate::route::Limits;
 use crate::store::StoreGauges;
@@ -27,13 +29,14 @@ use crate::store::StoreGauges;
 mod connection;
 mod cursors;
 mod exchange;
+mod filtered;
 mod metrics;
 mod reads;
 mod reply;
 mod streams;
 mod timers;
 
-use connection::{Admission, Connection, ReplyPage, State, Waiting};
+use connection::{Admission, Connection, State, Waiting};
 use metrics::{Hostile, Metrics};
 use streams::Tenant;
 use timers::Timers;
@@ -95,6 +98,9 @@ pub struct Hub {
     credits: Credits,
     waiting_reads: VecDeque<ToReader>,
     hot: Hot,
+    /// Memory of the filters of reads and comparisons under way, and how many need scans.
+    filters_bytes: Counter,
+    scans: Counter,
     waiting_subscriptions: VecDeque<ToWriter>,
     /// Request bodies in memory: arriving, being parsed, with the writer.
     bodies_bytes: usize,
@@ -135,6 +141,8 @@ impl Hub {
             credits: Credits::default(),
             waiting_reads: VecDeque::new(),
             hot: Hot::default(),
+            filters_bytes: Counter::default(),
+            scans: Counter::default(),
             waiting_subscriptions: VecDeque::new(),
             bodies_bytes: 0,
             date: Date::at(0),
@@ -190,7 +198,7 @@ impl Hub {
         let low = connection.outbox.bytes() <= config::OUTBOX_LOW_BYTES;
         self.metrics.bytes_sent += bytes as u64;
         match &connection.state {
-            State::Replying(_) if low => self.next_reply_page(key),
+            State::Replying(_) => self.next_reply_page(key),
             State::Streaming(slot) if low => {
                 let slot = *slot;
                 self.next_stream_page(slot);
@@ -258,6 +266,12 @@ impl Hub {
             FromReader::Paged { token, body, next } => self.reply_paged(now, token, body, next),
             FromReader::Followed { slot, frames, cursor, synced } => {
                 self.stream_paged(now, slot, frames, cursor, synced);
+            }
+            FromReader::Prepared { asker: Asker::Reply(token), prepared } => {
+                self.reply_prepared(now, token, prepared);
+            }
+            FromReader::Prepared { asker: Asker::Stream(slot), prepared } => {
+                self.stream_prepared(now, slot, prepared);
             }
             FromReader::Failed { token, error } => self.read_failed(now, token, &error),
             FromReader::FollowFailed { slot, error } => self.follow_failed(now, slot, &error),
@@ -512,16 +526,5 @@ impl Hub {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
-    }
-
-    fn slot(&self, key: usize) -> Slot {
-        Slot::try_from(key).expect("fewer feeds than 2^32")
-    }
-
-    fn reply_page_of(&mut self, key: u32) -> Option<&mut ReplyPage> {
-        match &mut self.connections[key as usize].state {
-            State::Replying(replying) => Some(&mut replying.page),
-            _ => None,
-        }
     }
 }

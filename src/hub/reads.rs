@@ -9,26 +9,31 @@ use super::exchange::busy;
 use super::reply::{JSON, Reply, write_part};
 use super::{Hub, Now, cursors};
 use crate::config;
+use crate::event::Seq;
 use crate::hot::{Encoded, Lookup};
 use crate::http::{self, Framing, Method, Version};
 use crate::id::Id;
 use crate::json;
-use crate::message::{FirstPage, Position, ReadPlan, ToReader, Token};
+use crate::message::{FirstPage, NextPage, ToReader, Token};
+use crate::plan::ReadPlan;
 use crate::problem::Problem;
 use crate::selection::{Selection, Window};
 use crate::sse;
 use crate::store::StoreError;
 
 impl Hub {
-    pub(super) fn select(&mut self, now: Now, key: u32, exchange: Exchange, selection: &Selection) {
-        if let Some(item) = selection.items.iter().position(|item| item.filter.is_some()) {
-            let detail = format!("items[{item}].bloomFilter: this version serves no filters");
-            return self.reply_problem(now, key, exchange, &Problem::new(501, detail));
-        }
+    pub(super) fn select(&mut self, now: Now, key: u32, exchange: Exchange, selection: Selection) {
         if sse::wants_stream(&exchange.head.accept) {
             return self.open_stream(now, key, exchange, selection);
         }
-        let plan = Arc::new(cursors::plan(selection, &self.options.epochs, self.visible));
+        let mut plan = cursors::plan(selection, &self.options.epochs, self.visible);
+        if !self.hold_filters(&mut plan) {
+            return self.reply_problem(now, key, exchange, &busy("filters'"));
+        }
+        if plan.needs_preparing() {
+            return self.prepare_reply(now, key, exchange, plan);
+        }
+        let plan = Arc::new(plan);
         if let Some(page) = self.hot_page(&plan) {
             self.metrics.hot_hits += 1;
             return self.reply_page(now, key, exchange, &plan, page);
@@ -38,31 +43,43 @@ impl Hub {
         }
         let token = Token { connection: key, exchange: exchange.number };
         let request = match plan.items.as_slice() {
-            [item] if matches!(self.hot.lookup(&item.id), Lookup::Absent) => {
+            [item]
+                if item.filter.is_none() && matches!(self.hot.lookup(&item.id), Lookup::Absent) =>
+            {
                 self.hot.begin(&item.id);
                 ToReader::Fill { token, id: item.id.clone(), to: self.visible }
             }
-            _ => self.open(token, &exchange, &plan),
+            _ => self.open(token, &exchange, &plan, self.visible, None),
         };
         self.connections[key as usize].state =
             State::Answering(Box::new(exchange), Waiting::Read { plan });
         self.ask_reader(request);
     }
 
-    fn open(&self, token: Token, exchange: &Exchange, plan: &Arc<ReadPlan>) -> ToReader {
+    fn open(
+        &self,
+        token: Token,
+        exchange: &Exchange,
+        plan: &Arc<ReadPlan>,
+        to: Seq,
+        end: Option<Seq>,
+    ) -> ToReader {
         let unless = match &exchange.head.if_none_match {
             Some(tags) if is_cacheable(exchange) => {
                 cursors::seqs_of_tags(tags, plan.reset, &self.options.epochs)
             }
             _ => Vec::new(),
         };
-        ToReader::Open { token, plan: Arc::clone(plan), to: self.visible, unless }
+        ToReader::Open { token, plan: Arc::clone(plan), to, unless, end }
     }
 
     /// The whole reply, if the hot cache holds all of its storages.
     fn hot_page(&mut self, plan: &ReadPlan) -> Option<FirstPage> {
         let single = plan.items.len() == 1;
-        if plan.items.len() > config::HOT_ITEMS_MAX || !(single || plan.window == Window::All) {
+        let made = plan.items.len() <= config::HOT_ITEMS_MAX
+            && (single || plan.window == Window::All)
+            && !plan.has_filters();
+        if !made {
             return None;
         }
         let mut body = Vec::with_capacity(512);
@@ -112,7 +129,20 @@ impl Hub {
             self.reply_page(now, key, exchange, &plan, page);
             return self.resume(now, key);
         }
-        let request = self.open(token, &exchange, &plan);
+        self.open_prepared(key, exchange, plan, self.visible, None);
+    }
+
+    /// Asks for the first page of a plan that is ready.
+    pub(super) fn open_prepared(
+        &mut self,
+        key: u32,
+        exchange: Exchange,
+        plan: Arc<ReadPlan>,
+        to: Seq,
+        end: Option<Seq>,
+    ) {
+        let token = Token { connection: key, exchange: exchange.number };
+        let request = self.open(token, &exchange, &plan, to, end);
         self.connections[key as usize].state =
             State::Answering(Box::new(exchange), Waiting::Read { plan });
         self.ask_reader(request);
@@ -138,7 +168,7 @@ impl Hub {
         now: Now,
         key: u32,
         exchange: Exchange,
-        plan: &Arc<ReadPlan>,
+        plan: &ReadPlan,
         page: FirstPage,
     ) {
         let cacheable = is_cacheable(&exchange);
@@ -159,19 +189,18 @@ impl Hub {
         let reply = Reply { status: 200, fields, body: &page.body };
         match page.next {
             None => self.reply(now, key, exchange, &reply),
-            Some(position) => self.begin_reply(now, key, exchange, &reply, plan, position),
+            Some(next) => self.begin_reply(now, key, exchange, &reply, next),
         }
     }
 
     /// A reply of several pages: its head, unless that is all of it.
-    fn begin_reply(
+    pub(super) fn begin_reply(
         &mut self,
         now: Now,
         key: u32,
         mut exchange: Exchange,
         reply: &Reply<'_>,
-        plan: &Arc<ReadPlan>,
-        position: Position,
+        next: NextPage,
     ) {
         let chunked = exchange.head.version == Version::Http11;
         exchange.head.keep_alive &= chunked;
@@ -183,53 +212,55 @@ impl Hub {
             return self.finish_exchange(now, key, exchange, reply.status);
         }
         write_part(&mut out, reply.body, chunked);
-        let page = ReplyPage::Next(position);
-        let replying = Replying { exchange, plan: Arc::clone(plan), page };
+        let replying = Replying { exchange, page: ReplyPage::Next(next) };
         self.connections[key as usize].state = State::Replying(Box::new(replying));
         self.queue(now, key, out);
     }
 
-    /// The outbox has drained: the next page is asked for, if it was not yet.
+    /// The next page is asked for, if the outbox has drained and it was not yet.
     pub(super) fn next_reply_page(&mut self, key: u32) {
-        let token = self.token_of(key);
-        let Some(page) = self.reply_page_of(key) else { return };
-        let ReplyPage::Next(position) = *page else { return };
-        *page = ReplyPage::InFlight;
-        let State::Replying(replying) = &self.connections[key as usize].state else {
-            unreachable!("its page was just taken");
+        let connection = &mut self.connections[key as usize];
+        if connection.outbox.bytes() > config::OUTBOX_LOW_BYTES {
+            return;
+        }
+        let State::Replying(replying) = &mut connection.state else { return };
+        let exchange = replying.exchange.number;
+        let ReplyPage::Next(page) = std::mem::replace(&mut replying.page, ReplyPage::InFlight)
+        else {
+            return;
         };
-        let plan = Arc::clone(&replying.plan);
-        self.ask_reader(ToReader::Page { token, plan, position });
+        self.ask_reader(ToReader::Page { token: Token { connection: key, exchange }, page });
     }
 
+    /// A page came that is not the first of a read.
     pub(super) fn reply_paged(
         &mut self,
         now: Now,
         token: Token,
         body: Vec<u8>,
-        next: Option<Position>,
+        next: Option<NextPage>,
     ) {
         let Some(key) = self.addressee(token) else { return };
         let connection = &mut self.connections[key as usize];
         let State::Replying(replying) = &mut connection.state else {
-            unreachable!("a page was asked for by a reply");
+            return self.compared(now, token, &body, next);
         };
         let chunked = replying.exchange.head.version == Version::Http11;
         let mut out = Vec::with_capacity(body.len() + 32);
         write_part(&mut out, &body, chunked);
-        if let Some(position) = next {
-            replying.page = ReplyPage::Next(position);
-            return self.queue(now, key, out);
+        if let Some(page) = next {
+            replying.page = ReplyPage::Next(page);
+            self.queue(now, key, out);
+            return self.next_reply_page(key);
         }
         if chunked {
             out.extend_from_slice(http::LAST_CHUNK);
         }
         self.queue(now, key, out);
-        let state = std::mem::replace(
-            &mut self.connections[key as usize].state,
-            State::Head { scanned: 0 },
-        );
-        let State::Replying(replying) = state else { unreachable!("it was replying above") };
+        let state = &mut self.connections[key as usize].state;
+        let State::Replying(replying) = std::mem::replace(state, State::Head { scanned: 0 }) else {
+            unreachable!("it was replying above")
+        };
         self.finish_exchange(now, key, replying.exchange, 200);
         self.resume(now, key);
     }

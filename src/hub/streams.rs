@@ -15,7 +15,8 @@ use crate::http::{self, Framing, Method, Version};
 use crate::id::Id;
 use crate::index::Index;
 use crate::json;
-use crate::message::{Appended, ReadPlan, Slot, ToReader, ToWriter};
+use crate::message::{Appended, Asker, From, Slot, ToReader, ToWriter};
+use crate::plan::{Prepared, ReadPlan};
 use crate::selection::Selection;
 use crate::sse::{self, Frame};
 use crate::store::StoreError;
@@ -52,7 +53,7 @@ impl Hub {
         now: Now,
         key: u32,
         mut exchange: Exchange,
-        selection: &Selection,
+        selection: Selection,
     ) {
         if self.is_stopping() {
             exchange.head.keep_alive = false;
@@ -60,7 +61,12 @@ impl Hub {
         }
         let epochs = &self.options.epochs;
         let last_event_id = exchange.head.last_event_id.as_deref();
-        let plan = cursors::stream_plan(selection, last_event_id, epochs, self.visible);
+        let mut plan = cursors::stream_plan(selection, last_event_id, epochs, self.visible);
+        let scans = usize::from(plan.needs_preparing());
+        if self.scans.get() + scans > config::SCANS_MAX || !self.hold_filters(&mut plan) {
+            exchange.head.keep_alive = false;
+            return self.turn_stream_away(now, key, exchange);
+        }
         let chunked = exchange.head.version == Version::Http11;
         if exchange.head.method == Method::Head {
             exchange.head.keep_alive &= chunked;
@@ -77,22 +83,56 @@ impl Hub {
         }
         write_part(&mut out, &first, chunked);
         self.account(now, key, &exchange, 200);
-        self.add_feed(key, Arc::new(plan), chunked);
+        self.add_feed(key, plan, chunked);
         self.queue(now, key, out);
     }
 
-    fn add_feed(&mut self, key: u32, plan: Arc<ReadPlan>, chunked: bool) {
+    fn add_feed(&mut self, key: u32, plan: ReadPlan, chunked: bool) {
         let ids: Arc<[Id]> = plan.items.iter().map(|item| item.id.clone()).collect();
-        let feed = Feed::open(self.visible);
-        let slot =
-            self.tenants.insert(Tenant::Serving(Stream { connection: key, feed, plan, chunked }));
-        let slot = self.slot(slot);
+        let mut feed = Feed::open(self.visible);
+        let (plan, preparing) = if plan.needs_preparing() {
+            feed.asked();
+            (plan.unfiltered(), Some(plan))
+        } else {
+            (plan, None)
+        };
+        let plan = Arc::new(plan);
+        let stream = Stream { connection: key, feed, plan, chunked };
+        let slot = self.tenants.insert(Tenant::Serving(stream));
+        let slot = Slot::try_from(slot).expect("fewer feeds than 2^32");
         let connection = &mut self.connections[key as usize];
         connection.state = State::Streaming(slot);
         connection.input = Vec::new();
         self.metrics.streams += 1;
         self.ask_subscription(ToWriter::Subscribe { slot, ids });
-        self.next_stream_page(slot);
+        match preparing {
+            Some(plan) => self.prepare_stream(slot, plan),
+            None => self.next_stream_page(slot),
+        }
+    }
+
+    /// The first page had to wait for its plan.
+    pub(super) fn stream_prepared(
+        &mut self,
+        now: Now,
+        slot: Slot,
+        prepared: Result<Prepared, StoreError>,
+    ) {
+        let Tenant::Serving(stream) = &mut self.tenants[slot as usize] else {
+            return self.tenant_answered(slot);
+        };
+        match prepared {
+            Ok(Prepared::More(preparing)) => {
+                self.ask_reader(ToReader::Prepare { asker: Asker::Stream(slot), preparing });
+            }
+            Ok(Prepared::Ready { plan, to, .. }) => {
+                stream.plan = Arc::new(plan);
+                let plan = Arc::clone(&stream.plan);
+                self.ask_reader(ToReader::Follow { slot, plan, from: From::Plan, to });
+            }
+            Ok(Prepared::Undecoded(_)) => unreachable!("a stream goes on without such a sketch"),
+            Err(error) => self.follow_failed(now, slot, &error),
+        }
     }
 
     pub(super) fn joined(&mut self, slot: Slot, last: Seq) {
@@ -169,6 +209,10 @@ impl Hub {
             return self.tenant_answered(slot);
         };
         stream.feed.paged(cursor, synced);
+        if synced && stream.plan.has_filters() {
+            // Filters are for what existed when the stream opened.
+            stream.plan = Arc::new(stream.plan.unfiltered());
+        }
         let key = stream.connection;
         let part = if stream.chunked {
             let mut out = Vec::with_capacity(frames.len() + 32);

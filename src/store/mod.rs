@@ -120,6 +120,15 @@ pub trait ReadLog: Send {
         visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 
+    /// Visits every event with `after < seq <= to`, whatever its storage, in `seq` order, until the
+    /// visitor breaks: its `seq`, its storage's identifier, its hash.
+    fn scan(
+        &mut self,
+        after: Seq,
+        to: Seq,
+        visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
     /// Visits the values at `seqs`, which rise and all exist, in that order, until the visitor
     /// breaks; with each, its place in `seqs`.
     fn values(

@@ -72,7 +72,8 @@ impl World {
         let model = Model::default();
         let epochs = Epochs::new(&[(Epoch(7), 0)]);
         let limits = Limits { value_bytes_max: config::VALUE_BYTES_MAX };
-        let reader = Reader::new(Box::new(model.reader()), epochs.current(), limits);
+        let seeds = Box::new(move || seed);
+        let reader = Reader::new(Box::new(model.reader()), epochs.current(), limits, seeds);
         let writer = Writer::new(Box::new(model.clone()));
         let hub = Hub::new(Options {
             epochs,

@@ -168,6 +168,18 @@ impl ReadLog for ModelReader {
         Ok(())
     }
 
+    fn scan(
+        &mut self,
+        after: Seq,
+        to: Seq,
+        visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let state = self.model.0.lock().unwrap();
+        let mut events = state.events.iter().zip(1..=to).filter(|(_, seq)| *seq > after);
+        let _ = events.try_for_each(|(event, seq)| visit(seq, event.id.as_str(), event.hash));
+        Ok(())
+    }
+
     fn values(
         &mut self,
         seqs: &[Seq],

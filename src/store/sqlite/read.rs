@@ -10,7 +10,7 @@ use super::error::corrupt;
 use super::for_each_in_log;
 use super::segment::{Segment, last_change, list, sql};
 use super::tail::Tail;
-use crate::event::Seq;
+use crate::event::{Hash, Seq};
 use crate::id::Id;
 use crate::store::{Direction, Found, ReadLog, Source, StoreError, Survey};
 
@@ -18,6 +18,7 @@ use crate::store::{Direction, Found, ReadLog, Source, StoreError, Survey};
 const BLOCKS_READ: usize = 16;
 /// Reading on costs less than a new seek while the next value is at most so many rows away.
 const STEPS_MAX: Seq = 12;
+const MALFORMED: &str = "an event of the log is malformed";
 
 pub(super) struct Reader {
     conn: Connection,
@@ -150,6 +151,27 @@ impl ReadLog for Reader {
         wanted.sort_unstable_by_key(|wanted| wanted.storage);
         let Some(after) = wanted.iter().map(|wanted| wanted.after).min() else { return Ok(()) };
         self.walk(&wanted, after, to, direction, visit).map(drop)
+    }
+
+    fn scan(
+        &mut self,
+        after: Seq,
+        to: Seq,
+        visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT seq, id, hash FROM log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+        )?;
+        let mut rows = statement.query(params![sql(after), sql(to)])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get_ref(1)?.as_str().map_err(|_| corrupt(MALFORMED))?;
+            let hash = row.get_ref(2)?.as_blob().ok().and_then(|hash| hash.try_into().ok());
+            let hash = Hash(hash.ok_or_else(|| corrupt(MALFORMED))?);
+            if visit(row.get::<_, i64>(0)? as Seq, id, hash).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     fn values(

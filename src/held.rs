@@ -1,0 +1,51 @@
+//! Owns a count of something that is held in several places and threads at once, such as the memory
+//! of filters: whoever holds a part gives it back by being dropped. The hub limits by it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What is held by all.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(Arc<AtomicUsize>);
+
+/// A part of it.
+#[derive(Debug)]
+pub struct Held {
+    counter: Counter,
+    amount: usize,
+}
+
+impl Counter {
+    // Relaxed: the number orders nothing else. Only the hub adds, so that what it has read can only
+    // have become less.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn hold(&self, amount: usize) -> Held {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+        Held { counter: self.clone(), amount }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.counter.0.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_given_back() {
+        let counter = Counter::default();
+        let (two, three) = (counter.hold(2), counter.hold(3));
+        assert_eq!(counter.get(), 5);
+        drop(two);
+        assert_eq!(counter.get(), 3);
+        drop(three);
+        assert_eq!(counter.get(), 0);
+    }
+}
