@@ -145,8 +145,7 @@ impl Hub {
     /// Sends what a commit appended to the feeds that its index names.
     pub(super) fn broadcast(&mut self, now: Now, appended: &Appended, index: &Index) {
         let id = &appended.append.id;
-        let slots = index.subscribers(id);
-        if slots.is_empty() {
+        if index.subscribers(id).is_none() {
             return;
         }
         let epoch = self.options.epochs.current();
@@ -156,7 +155,7 @@ impl Hub {
                 continue;
             }
             let frame = Frame::event(epoch, &name, placed.seq, &value.text);
-            for &slot in slots {
+            for slot in index.subscribers(id).into_iter().flatten() {
                 self.offer(now, slot, placed.seq, &frame);
             }
         }

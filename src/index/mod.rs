@@ -9,24 +9,40 @@ use crate::id::Id;
 use crate::message::Slot;
 
 mod shadow;
+mod slots;
 
 pub use shadow::{Published, Shadow, Snapshot};
 
-/// The array of identifiers that somebody subscribes to, with their subscribers.
+use slots::Slots;
+
+/// The array of identifiers that somebody subscribes to, with their subscribers. Everything else
+/// that names an identifier holds its place here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Index {
-    /// A name's place in `subscribers`.
+    entries: Vec<Option<Entry>>,
     numbers: HashMap<Id, u32>,
-    subscribers: Vec<Subscribers>,
     /// Places whose identifier nobody subscribes to any more, to be used again, last first.
     free: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    id: Id,
+    slots: Slots,
 }
 
 /// A change of the index.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    Subscribe { slot: Slot, ids: Arc<[Id]> },
-    Unsubscribe { slot: Slot, ids: Arc<[Id]> },
+    Subscribe {
+        slot: Slot,
+        ids: Arc<[Id]>,
+    },
+    /// `numbers` are what `Index::numbers` said after the feed had subscribed.
+    Unsubscribe {
+        slot: Slot,
+        numbers: Arc<[u32]>,
+    },
 }
 
 impl Index {
@@ -35,27 +51,34 @@ impl Index {
             Operation::Subscribe { slot, ids } => {
                 for id in ids.iter() {
                     let number = self.intern(id);
-                    self.subscribers[number as usize].insert(*slot);
+                    self.entry(number).slots.insert(*slot);
                 }
             }
-            Operation::Unsubscribe { slot, ids } => {
-                for id in ids.iter() {
-                    self.remove(id, *slot);
+            Operation::Unsubscribe { slot, numbers } => {
+                for &number in numbers.iter() {
+                    self.remove(number, *slot);
                 }
             }
         }
     }
 
     /// The feeds that an event of this storage goes to.
-    pub fn subscribers(&self, id: &Id) -> &[Slot] {
-        match self.numbers.get(id) {
-            Some(&number) => &self.subscribers[number as usize].slots,
-            None => &[],
-        }
+    pub fn subscribers(&self, id: &Id) -> Option<impl Iterator<Item = Slot> + '_> {
+        let number = *self.numbers.get(id)?;
+        self.entries[number as usize].as_ref().map(|entry| entry.slots.iter())
+    }
+
+    /// The places of identifiers that somebody subscribes to.
+    pub fn numbers(&self, ids: &[Id]) -> Arc<[u32]> {
+        ids.iter().map(|id| self.numbers[id]).collect()
     }
 
     pub fn identifiers(&self) -> usize {
         self.numbers.len()
+    }
+
+    fn entry(&mut self, number: u32) -> &mut Entry {
+        self.entries[number as usize].as_mut().expect("a number in use has an entry")
     }
 
     fn intern(&mut self, id: &Id) -> u32 {
@@ -63,45 +86,23 @@ impl Index {
             return number;
         }
         let number = self.free.pop().unwrap_or_else(|| {
-            self.subscribers.push(Subscribers::default());
-            u32::try_from(self.subscribers.len() - 1).expect("fewer identifiers than 2^32")
+            self.entries.push(None);
+            u32::try_from(self.entries.len() - 1).expect("fewer identifiers than 2^32")
         });
+        self.entries[number as usize] = Some(Entry { id: id.clone(), slots: Slots::None });
         self.numbers.insert(id.clone(), number);
         number
     }
 
     /// Identifiers that nobody subscribes to are pruned here, as routine.
-    fn remove(&mut self, id: &Id, slot: Slot) {
-        let number = *self.numbers.get(id).expect("only what was subscribed is unsubscribed");
-        let subscribers = &mut self.subscribers[number as usize];
-        subscribers.remove(slot);
-        if subscribers.slots.is_empty() {
-            *subscribers = Subscribers::default();
-            self.numbers.remove(id);
+    fn remove(&mut self, number: u32, slot: Slot) {
+        let entry = self.entry(number);
+        entry.slots.remove(slot);
+        if entry.slots.is_empty() {
+            let entry = self.entries[number as usize].take().expect("it was there a line above");
+            self.numbers.remove(&entry.id);
             self.free.push(number);
         }
-    }
-}
-
-/// A sorted set of slots.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Subscribers {
-    slots: Vec<Slot>,
-}
-
-impl Subscribers {
-    fn insert(&mut self, slot: Slot) {
-        let place = self.slots.binary_search(&slot).expect_err("a feed names a storage once");
-        if self.slots.len() == self.slots.capacity() {
-            // An eighth, not a half: both copies of every list stay close to four bytes a slot.
-            self.slots.reserve_exact(self.slots.len() / 8 + 1);
-        }
-        self.slots.insert(place, slot);
-    }
-
-    fn remove(&mut self, slot: Slot) {
-        let place = self.slots.binary_search(&slot).expect("only a subscriber unsubscribes");
-        self.slots.remove(place);
     }
 }
 
@@ -116,16 +117,21 @@ mod tests {
     #[test]
     fn subscribers_come_and_go_and_their_identifiers_with_them() {
         let mut index = Index::default();
-        let (a, b) = (Id::new("a").unwrap(), Id::new("b").unwrap());
-        index.apply(&Operation::Subscribe { slot: 7, ids: ids(&["a", "b"]) });
+        let subscribers = |index: &Index, name: &str| -> Vec<Slot> {
+            let id = Id::new(name).unwrap();
+            index.subscribers(&id).map_or(Vec::new(), Iterator::collect)
+        };
+        let both = ids(&["a", "b"]);
+        index.apply(&Operation::Subscribe { slot: 7, ids: Arc::clone(&both) });
         index.apply(&Operation::Subscribe { slot: 3, ids: ids(&["b"]) });
-        assert_eq!(index.subscribers(&a), [7]);
-        assert_eq!(index.subscribers(&b), [3, 7]);
-        index.apply(&Operation::Unsubscribe { slot: 7, ids: ids(&["a", "b"]) });
-        assert_eq!(index.subscribers(&a), [] as [Slot; 0]);
-        assert_eq!(index.subscribers(&b), [3]);
+        assert_eq!(subscribers(&index, "a"), [7]);
+        assert_eq!(subscribers(&index, "b"), [3, 7]);
+        let numbers = index.numbers(&both);
+        index.apply(&Operation::Unsubscribe { slot: 7, numbers });
+        assert_eq!(subscribers(&index, "a"), [] as [Slot; 0]);
+        assert_eq!(subscribers(&index, "b"), [3]);
         assert_eq!(index.identifiers(), 1);
         index.apply(&Operation::Subscribe { slot: 1, ids: ids(&["c"]) });
-        assert_eq!(index.subscribers.len(), 2, "a's place was used again");
+        assert_eq!(index.entries.len(), 2, "a's place was used again");
     }
 }

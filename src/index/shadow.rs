@@ -3,7 +3,6 @@
 //! other copy before its next publish, once the reader let go of it. The cost is the operations,
 //! never the index's size. Reads no messages and wakes nobody.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -23,9 +22,16 @@ pub struct Shadow {
     /// What the published copy holds and the spare does not.
     behind: Vec<Operation>,
     /// What neither holds.
-    pending: Vec<Operation>,
-    /// What each feed subscribed to, needed only to unsubscribe it.
-    subscriptions: HashMap<Slot, Arc<[Id]>>,
+    pending: Vec<Change>,
+    /// What each feed subscribed to, by slot: needed only to unsubscribe it.
+    subscriptions: Vec<Option<Arc<[u32]>>>,
+}
+
+/// What is asked for. Which places a feed leaves is known once it has joined.
+#[derive(Debug)]
+enum Change {
+    Subscribe { slot: Slot, ids: Arc<[Id]> },
+    Unsubscribe { slot: Slot },
 }
 
 /// The reader's side.
@@ -61,7 +67,7 @@ impl Default for Shadow {
             spare: Arc::new(Index::default()),
             behind: Vec::new(),
             pending: Vec::new(),
-            subscriptions: HashMap::new(),
+            subscriptions: Vec::new(),
         }
     }
 }
@@ -72,14 +78,11 @@ impl Shadow {
     }
 
     pub fn subscribe(&mut self, slot: Slot, ids: Arc<[Id]>) {
-        let former = self.subscriptions.insert(slot, Arc::clone(&ids));
-        assert!(former.is_none(), "a slot is used again only after it was given back");
-        self.pending.push(Operation::Subscribe { slot, ids });
+        self.pending.push(Change::Subscribe { slot, ids });
     }
 
     pub fn unsubscribe(&mut self, slot: Slot) {
-        let ids = self.subscriptions.remove(&slot).expect("a feed subscribes before it leaves");
-        self.pending.push(Operation::Unsubscribe { slot, ids });
+        self.pending.push(Change::Unsubscribe { slot });
     }
 
     /// Whether there are changes that no published index holds.
@@ -98,13 +101,40 @@ impl Shadow {
         }
         // Comparing costs the index's size, which is why release builds do not.
         debug_assert!(*spare == **self.published.load(), "both copies hold the same");
-        for operation in &self.pending {
-            spare.apply(operation);
+        for change in self.pending.drain(..) {
+            self.behind.push(apply(spare, &mut self.subscriptions, change));
         }
         let next = std::mem::take(&mut self.spare);
         self.spare = self.published.swap(next);
-        std::mem::swap(&mut self.behind, &mut self.pending);
         true
+    }
+}
+
+/// Makes the change, and says what it came to, for the other copy.
+fn apply(
+    index: &mut Index,
+    subscriptions: &mut Vec<Option<Arc<[u32]>>>,
+    change: Change,
+) -> Operation {
+    match change {
+        Change::Subscribe { slot, ids } => {
+            let operation = Operation::Subscribe { slot, ids: Arc::clone(&ids) };
+            index.apply(&operation);
+            let place = slot as usize;
+            if subscriptions.len() <= place {
+                subscriptions.resize_with(place + 1, || None);
+            }
+            let former = subscriptions[place].replace(index.numbers(&ids));
+            assert!(former.is_none(), "a slot is used again only after it was given back");
+            operation
+        }
+        Change::Unsubscribe { slot } => {
+            let numbers = subscriptions[slot as usize].take();
+            let numbers = numbers.expect("a feed subscribes before it leaves");
+            let operation = Operation::Unsubscribe { slot, numbers };
+            index.apply(&operation);
+            operation
+        }
     }
 }
 
@@ -122,18 +152,21 @@ mod tests {
         let published = shadow.published();
         let a = Id::new("a").unwrap();
 
+        let subscribers = |snapshot: Snapshot<'_>| -> Vec<Slot> {
+            snapshot.subscribers(&a).map_or(Vec::new(), Iterator::collect)
+        };
         let before = published.load();
         shadow.subscribe(1, ids(&["a"]));
         assert!(shadow.publish(), "the spare was nobody's");
-        assert!(before.subscribers(&a).is_empty());
-        assert_eq!(published.load().subscribers(&a), [1]);
+        assert!(before.subscribers(&a).is_none());
+        assert_eq!(subscribers(published.load()), [1]);
 
         shadow.subscribe(2, ids(&["a"]));
         assert!(!shadow.publish(), "the snapshot holds what is now the spare");
         assert!(shadow.is_behind());
         drop(before);
         assert!(shadow.publish());
-        assert_eq!(published.load().subscribers(&a), [1, 2]);
+        assert_eq!(subscribers(published.load()), [1, 2]);
 
         shadow.unsubscribe(1);
         shadow.unsubscribe(2);
