@@ -3,23 +3,21 @@
 /// Whether the field lists `etag` or is `*`, so that the client has the answer already. The
 /// comparison is weak. What comes after a malformed tag is not read.
 pub fn none_match(if_none_match: &str, etag: &str) -> bool {
-    if if_none_match.trim() == "*" {
-        return true;
-    }
     let wanted = etag.strip_prefix("W/").unwrap_or(etag);
+    if_none_match.trim() == "*" || listed_tags(if_none_match).any(|tag| tag == wanted)
+}
+
+/// The tags that the field lists, in quotes, without the mark of a weak one.
+pub fn listed_tags(if_none_match: &str) -> impl Iterator<Item = &str> {
     let mut rest = if_none_match;
-    loop {
+    std::iter::from_fn(move || {
         rest = rest.trim_start_matches([' ', '\t', ',']);
         let tag = rest.strip_prefix("W/").unwrap_or(rest);
-        let Some(end) = tag.strip_prefix('"').and_then(|opaque| opaque.find('"')) else {
-            return false;
-        };
+        let end = tag.strip_prefix('"')?.find('"')?;
         let (tag, after) = tag.split_at(end + 2);
-        if tag == wanted {
-            return true;
-        }
         rest = after;
-    }
+        Some(tag)
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod tests;
 
 pub use accept::{lists, quality};
 pub use body::{BodyProgress, BodyReader};
-pub use conditional::none_match;
+pub use conditional::{listed_tags, none_match};
 pub use date::Date;
 pub use head::{BodyLength, Head, Method, Version, parse_head};
 pub use response::{

@@ -2,6 +2,7 @@
 //! entity tag of a reply is. Pure.
 
 use crate::event::{Cursor, Epochs, Seq};
+use crate::http;
 use crate::plan::{ItemFilter, ReadItem, ReadPlan};
 use crate::selection::{Item, Selection, Window};
 
@@ -70,17 +71,14 @@ pub(super) fn entity_tag(last: Seq, reset: bool, epochs: &Epochs) -> String {
     if reset { format!("\"{cursor}-reset\"") } else { format!("\"{cursor}\"") }
 }
 
-/// The `seq`s for which the tags listed in `If-None-Match` could stand.
+/// The `seq`s of which a tag in `If-None-Match` is the entity tag, letter for letter: for these,
+/// and no other, `none_match` says that the client has the reply.
 pub(super) fn seqs_of_tags(if_none_match: &str, reset: bool, epochs: &Epochs) -> Vec<Seq> {
-    if_none_match
-        .split(',')
+    http::listed_tags(if_none_match)
         .filter_map(|tag| {
-            let tag = tag.trim();
-            let tag = tag.strip_prefix("W/").unwrap_or(tag);
-            let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
-            let tag = if reset { tag.strip_suffix("-reset")? } else { tag };
-            let cursor: Cursor = tag.parse().ok()?;
-            (cursor.epoch == Some(epochs.current())).then_some(cursor.seq)
+            let (seq, _) = tag.strip_prefix('"')?.split_once('.')?;
+            let seq = seq.parse().ok()?;
+            (tag == entity_tag(seq, reset, epochs)).then_some(seq)
         })
         .collect()
 }
@@ -171,6 +169,12 @@ mod tests {
         assert_eq!(tag, "\"17.00000002\"");
         let list = format!("\"3.00000002\", W/{tag}, \"4.00000001\", *, \"x\"");
         assert_eq!(seqs_of_tags(&list, false, &epochs), [3, 17]);
+        for unlike in
+            ["\"017.00000002\"", "\"x, \"17.00000002\" ,\"", "17.00000002", "\"+17.00000002\""]
+        {
+            assert_eq!(seqs_of_tags(unlike, false, &epochs), [] as [Seq; 0], "{unlike}");
+            assert!(!http::none_match(unlike, &tag), "{unlike}");
+        }
         let reset = entity_tag(17, true, &epochs);
         assert_eq!(seqs_of_tags(&reset, true, &epochs), [17]);
         assert_eq!(seqs_of_tags(&reset, false, &epochs), [] as [Seq; 0]);
