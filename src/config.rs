@@ -64,6 +64,9 @@ pub const RESERVED_DESCRIPTORS: usize = 64;
 pub const WRITE_SLICES_MAX: usize = 64;
 /// What may be queued for one connection, unless a single frame is larger than that.
 pub const OUTBOX_BYTES_MAX: usize = 256 * KIB;
+/// Events of one append go to their subscribers in frames of this size, unless one event is larger:
+/// each frame costs every subscriber a step of the loop.
+pub const FRAME_BYTES: usize = 16 * KIB;
 /// What a reader encodes in one page, unless one event is larger than that.
 pub const PAGE_BYTES: usize = 128 * KIB;
 /// Events looked at for one page.

@@ -5,10 +5,11 @@
 //! Lines end in LF only, `retry:` and comments have no blank line of their own, and every event
 //! ends a chunk: forms that every client tried gets right.
 
+use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config;
+use crate::config::{self, FRAME_BYTES};
 use crate::event::{Epoch, Seq};
 use crate::http;
 use crate::json;
@@ -87,22 +88,47 @@ fn write_epoch(out: &mut Vec<u8>, epoch: Epoch) {
     }
 }
 
-/// An event encoded once, chunk framing included, for every subscriber.
+/// Events of one storage, encoded once, chunk framing included, for every subscriber.
 #[derive(Clone, Debug)]
 pub struct Frame {
     bytes: Arc<[u8]>,
     payload: Range<u32>,
+    events: usize,
+    last: Seq,
 }
 
 impl Frame {
-    pub fn event(epoch: Epoch, id_json: &[u8], seq: Seq, value: &str) -> Frame {
-        let mut payload = Vec::with_capacity(id_json.len() + value.len() + 96);
-        write_event(&mut payload, epoch, id_json, seq, value);
+    /// The next events, as many as a frame takes: one, and those that go with it into
+    /// `FRAME_BYTES`. `None` when there are no more.
+    pub fn next<'a>(
+        epoch: Epoch,
+        id_json: &[u8],
+        events: &mut Peekable<impl Iterator<Item = (Seq, &'a str)>>,
+    ) -> Option<Frame> {
+        let mut payload = Vec::with_capacity(id_json.len() + events.peek()?.1.len() + 96);
+        let (mut taken, mut last) = (0, 0);
+        let fits = |payload: &Vec<u8>, value: &str| {
+            payload.is_empty() || payload.len() + id_json.len() + value.len() < FRAME_BYTES
+        };
+        while let Some((seq, value)) = events.next_if(|(_, value)| fits(&payload, value)) {
+            write_event(&mut payload, epoch, id_json, seq, value);
+            taken += 1;
+            last = seq;
+        }
         let mut bytes = Vec::with_capacity(payload.len() + 16);
         http::write_chunk(&mut bytes, &payload);
         let end = bytes.len() - b"\r\n".len();
         let payload = (end - payload.len()) as u32..end as u32;
-        Frame { bytes: bytes.into(), payload }
+        Some(Frame { bytes: bytes.into(), payload, events: taken, last })
+    }
+
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// The `seq` of the last of its events.
+    pub fn last(&self) -> Seq {
+        self.last
     }
 
     pub fn bytes(&self) -> &Arc<[u8]> {
@@ -168,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_frame_is_a_chunk_around_its_payload() {
-        let frame = Frame::event(Epoch(1), b"\"a\"", 1, "v");
+        let mut events = [(1, "v")].into_iter().peekable();
+        let frame = Frame::next(Epoch(1), b"\"a\"", &mut events).unwrap();
         let bytes = frame.bytes();
         let bare = frame.range(false);
         let payload = &bytes[bare.start as usize..bare.end as usize];
@@ -176,5 +203,28 @@ mod tests {
         http::write_chunk(&mut chunk, payload);
         assert_eq!(&bytes[..], chunk);
         assert!(payload.starts_with(b"id: 1.00000001\n") && payload.ends_with(b"\n\n"));
+    }
+
+    #[test]
+    fn small_events_share_frames_and_large_ones_do_not() {
+        let large = "x".repeat(FRAME_BYTES);
+        let values = [&large[..], "a", "b", &large, &large[..FRAME_BYTES / 2], "c", &large, "d"];
+        let mut events = (5..).zip(values).peekable();
+        let frames: Vec<Frame> =
+            std::iter::from_fn(|| Frame::next(Epoch(1), b"\"a\"", &mut events)).collect();
+        let held: Vec<(usize, Seq)> = frames.iter().map(|f| (f.events(), f.last())).collect();
+        assert_eq!(held, [(1, 5), (2, 7), (1, 8), (2, 10), (1, 11), (1, 12)]);
+        let joined: Vec<u8> = frames
+            .iter()
+            .flat_map(|frame| {
+                let bare = frame.range(false);
+                frame.bytes()[bare.start as usize..bare.end as usize].to_vec()
+            })
+            .collect();
+        let mut apart = Vec::new();
+        for (seq, value) in (5..).zip(values) {
+            write_event(&mut apart, Epoch(1), b"\"a\"", seq, value);
+        }
+        assert!(joined == apart);
     }
 }

@@ -150,18 +150,17 @@ impl Hub {
         }
         let epoch = self.options.epochs.current();
         let name = json::string(id.as_str());
-        for (value, placed) in appended.append.values.iter().zip(&appended.placed) {
-            if !placed.new {
-                continue;
-            }
-            let frame = Frame::event(epoch, &name, placed.seq, &value.text);
+        let placed = appended.append.values.iter().zip(&appended.placed);
+        let new = placed.filter(|(_, placed)| placed.new);
+        let mut events = new.map(|(value, placed)| (placed.seq, &*value.text)).peekable();
+        while let Some(frame) = Frame::next(epoch, &name, &mut events) {
             for slot in index.subscribers(id).into_iter().flatten() {
-                self.offer(now, slot, placed.seq, &frame);
+                self.offer(now, slot, &frame);
             }
         }
     }
 
-    fn offer(&mut self, now: Now, slot: Slot, seq: Seq, frame: &Frame) {
+    fn offer(&mut self, now: Now, slot: Slot, frame: &Frame) {
         // A slot that was given up may stand in the index a little longer.
         let Some(Tenant::Serving(stream)) = self.tenants.get_mut(slot as usize) else { return };
         let connection = &mut self.connections[stream.connection as usize];
@@ -169,12 +168,12 @@ impl Hub {
         let queued = connection.outbox.bytes();
         let room = queued == 0 || queued + range.len() <= self.options.outbox_bytes_max;
         let key = stream.connection;
-        if stream.feed.offer(seq, room) {
+        if stream.feed.offer(frame.last(), room) {
             if queued == 0 {
                 connection.outbox_since = now.milliseconds;
             }
             connection.outbox.push_shared(frame.bytes(), range);
-            self.metrics.events_delivered += 1;
+            self.metrics.events_delivered += frame.events() as u64;
             self.flush(key);
         } else {
             // Nothing may be queued whose drain would ask for it.
