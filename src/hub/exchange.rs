@@ -337,7 +337,9 @@ impl Hub {
                     Problem::bad_request("the connection ended within the request's body");
                 self.refuse(now, key, &problem);
             }
-            State::Streaming(_) | State::Lingering => self.close(key),
+            // A stream has nobody any more, but what stands before it in the outbox may have.
+            State::Streaming(_) => self.end_output(now, key),
+            State::Lingering => self.close(key),
             State::Answering(..) | State::Replying(_) | State::Closing | State::Closed => {}
         }
     }

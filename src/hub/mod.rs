@@ -34,6 +34,8 @@ mod metrics;
 mod reads;
 mod reply;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use connection::{Admission, Connection, State, Waiting};

@@ -1,0 +1,105 @@
+//! Drives the hub alone: bytes and a clock go in, nobody answers its requests.
+
+use super::*;
+use crate::event::Epoch;
+
+const START: u64 = 1_000;
+
+struct Bench {
+    hub: Hub,
+    milliseconds: u64,
+    to_writer: Vec<ToWriter>,
+    to_readers: Vec<ToReader>,
+    closed: Vec<u32>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let hub = Hub::new(Options {
+            epochs: Epochs::new(&[(Epoch(7), 0)]),
+            visible: 0,
+            limits: Limits { value_bytes_max: config::VALUE_BYTES_MAX },
+            body_bytes_max: config::BODY_BYTES_MAX,
+            outbox_bytes_max: config::OUTBOX_BYTES_MAX,
+            connections_max: 1 << 20,
+            cors_origin: "*".to_owned(),
+            access_log: false,
+            seed: 1,
+        });
+        let (to_writer, to_readers, closed) = (Vec::new(), Vec::new(), Vec::new());
+        Bench { hub, milliseconds: START, to_writer, to_readers, closed }
+    }
+
+    fn now(&self) -> Now {
+        Now { milliseconds: self.milliseconds, unix_seconds: 1_700_000_000 }
+    }
+
+    fn pass(&mut self, milliseconds: u64) {
+        self.milliseconds += milliseconds;
+        self.hub.tick(self.now());
+        self.carry_out();
+    }
+
+    fn connect(&mut self) -> u32 {
+        self.hub.accept(self.now(), None).expect("there is room")
+    }
+
+    fn send(&mut self, key: u32, bytes: &str) {
+        assert!(self.hub.wants_input(key));
+        self.hub.input(self.now(), key, bytes.as_bytes());
+        self.carry_out();
+    }
+
+    fn end_input(&mut self, key: u32) {
+        self.hub.input_ended(self.now(), key);
+        self.carry_out();
+    }
+
+    /// What the peer gets when it takes everything.
+    fn take(&mut self, key: u32) -> String {
+        let mut taken = Vec::new();
+        while !self.closed.contains(&key) && !self.hub.outbox(key).is_empty() {
+            let mut slices = [std::io::IoSlice::new(&[]); 8];
+            let filled = self.hub.outbox(key).slices(&mut slices);
+            let bytes: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
+            self.hub.flushing(key);
+            self.hub.sent(self.now(), key, bytes.len());
+            self.carry_out();
+            taken.extend(bytes);
+        }
+        String::from_utf8(taken).expect("replies are UTF-8")
+    }
+
+    fn carry_out(&mut self) {
+        loop {
+            let effects = self.hub.effects();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::ToWriter(message) => self.to_writer.push(message),
+                    Effect::ToReader(message) => self.to_readers.push(message),
+                    Effect::Close(key) => {
+                        self.hub.closed(key);
+                        self.closed.push(key);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+const PAGE: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const STREAM: &str = "GET /get?id=a HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n";
+
+#[test]
+fn a_reply_before_a_stream_goes_out_though_the_peer_has_ended_its_side() {
+    let mut bench = Bench::new();
+    let key = bench.connect();
+    bench.send(key, &format!("{PAGE}{STREAM}"));
+    bench.end_input(key);
+    assert!(bench.take(key).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(bench.closed, [key], "and the stream has nobody");
+}
