@@ -53,12 +53,19 @@ impl Outbox {
         }
     }
 
-    /// Fills `slices` from the front; returns how many it filled.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+    /// Fills `slices` from the front, with `most` bytes at most; returns how many it filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>], most: usize) -> usize {
         let mut skip = self.sent;
+        let mut left = most;
         let mut filled = 0;
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            *slice = IoSlice::new(&piece.as_slice()[skip..]);
+            if left == 0 {
+                break;
+            }
+            let piece = &piece.as_slice()[skip..];
+            let taken = piece.len().min(left);
+            *slice = IoSlice::new(&piece[..taken]);
+            left -= taken;
             skip = 0;
             filled += 1;
         }
@@ -108,8 +115,9 @@ mod tests {
             let mut sent = Vec::new();
             while !outbox.is_empty() {
                 let mut slices = [IoSlice::new(&[]); 2];
-                let filled = outbox.slices(&mut slices);
+                let filled = outbox.slices(&mut slices, 4);
                 let flat: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
+                assert!((1..=4).contains(&flat.len()), "some, and no more than asked for");
                 let part = &flat[..step.min(flat.len())];
                 sent.extend_from_slice(part);
                 outbox.advance(part.len());

@@ -351,7 +351,7 @@ impl Reactor {
                 return;
             }
             let mut slices = [IoSlice::new(&[]); config::WRITE_SLICES_MAX];
-            let filled = outbox.slices(&mut slices);
+            let filled = outbox.slices(&mut slices, left);
             let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
             match socket.stream.write_vectored(&slices[..filled]) {
                 Ok(length) => {

@@ -60,7 +60,7 @@ impl Bench {
         let mut taken = Vec::new();
         while !self.closed.contains(&key) && !self.hub.outbox(key).is_empty() {
             let mut slices = [std::io::IoSlice::new(&[]); 8];
-            let filled = self.hub.outbox(key).slices(&mut slices);
+            let filled = self.hub.outbox(key).slices(&mut slices, usize::MAX);
             let bytes: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
             self.hub.flushing(key);
             self.hub.sent(self.now(), key, bytes.len());

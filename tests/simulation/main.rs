@@ -181,7 +181,7 @@ impl World {
         let Some(key) = client.connection else { return };
         self.hub.flushing(key);
         let mut slices = [IoSlice::new(&[]); 4];
-        let filled = self.hub.outbox(key).slices(&mut slices);
+        let filled = self.hub.outbox(key).slices(&mut slices, usize::MAX);
         let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
         if bytes.is_empty() {
             return;
