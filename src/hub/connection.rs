@@ -140,6 +140,8 @@ impl Connection {
             // Requests behind replies that the peer does not take are no slow heads.
             State::Head { .. } if !self.outbox.is_empty() => None,
             State::Head { .. } => Some(self.since + config::HEAD_TIMEOUT),
+            // Nor is a body slow that is not read because of them.
+            State::Body(_) if !self.outbox.is_empty() => None,
             State::Body(_) => Some(self.since + config::BODY_STALL_TIMEOUT),
             State::Answering(_, Waiting::Health) => Some(self.since + config::HEALTH_TIMEOUT),
             State::Answering(..) | State::Replying(_) | State::Closing | State::Closed => None,

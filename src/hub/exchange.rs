@@ -32,13 +32,13 @@ impl Hub {
             return;
         }
         self.metrics.bytes_received += data.len() as u64;
+        if matches!(connection.state, State::Head { .. }) && connection.is_idle() {
+            connection.since = now.milliseconds;
+        }
         if !connection.input.is_empty() {
             connection.input.extend_from_slice(data);
             self.resume(now, key);
             return;
-        }
-        if matches!(connection.state, State::Head { .. }) {
-            connection.since = now.milliseconds;
         }
         let used = self.consume(now, key, data);
         self.keep(key, &data[used..]);

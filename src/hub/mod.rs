@@ -206,7 +206,13 @@ impl Hub {
                 self.next_stream_page(slot);
             }
             State::Closing if drained => self.output_ended(now, key),
-            State::Head { .. } | State::Body(_) => self.resume(now, key),
+            State::Head { .. } | State::Body(_) => {
+                if drained {
+                    // What was not waited for until now has its time from now on.
+                    connection.since = now.milliseconds;
+                }
+                self.resume(now, key);
+            }
             _ => {}
         }
         self.arm(key);

@@ -103,3 +103,32 @@ fn a_reply_before_a_stream_goes_out_though_the_peer_has_ended_its_side() {
     assert!(bench.take(key).starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(bench.closed, [key], "and the stream has nobody");
 }
+
+#[test]
+fn an_empty_line_is_no_beginning_of_a_head() {
+    let mut bench = Bench::new();
+    let key = bench.connect();
+    bench.send(key, "\r\n");
+    bench.pass(config::HEAD_TIMEOUT + 1);
+    bench.send(key, &PAGE[..9]);
+    bench.pass(config::HEAD_TIMEOUT - 1);
+    assert_eq!(bench.take(key), "", "its time began with it");
+    bench.send(key, &PAGE[9..]);
+    assert!(bench.take(key).starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn what_is_not_read_while_replies_wait_is_not_slow() {
+    let mut bench = Bench::new();
+    let key = bench.connect();
+    let head = "POST /get HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n";
+    let body = r#"{"items":"a"}"#;
+    bench.send(key, &format!("{PAGE}{head}{}", &body[..5]));
+    bench.pass(config::BODY_STALL_TIMEOUT + 1);
+    let page = bench.take(key);
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && !page.contains(" 408 "));
+    bench.pass(config::BODY_STALL_TIMEOUT - 1);
+    assert_eq!(bench.take(key), "", "its time began when the replies were taken");
+    bench.pass(1);
+    assert!(bench.take(key).starts_with("HTTP/1.1 408 "), "and is over");
+}
