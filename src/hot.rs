@@ -161,7 +161,10 @@ impl Hot {
     /// An event was committed.
     pub fn committed(&mut self, id: &Id, seq: Seq, value: &str) {
         match self.entries.get_mut(id) {
-            Some(Entry::Filling(later)) => later.push(seq, value),
+            // Over the limit it is known to become `Large`: nothing more is kept for it.
+            Some(Entry::Filling(later)) if later.bytes() <= HOT_ENTRY_BYTES_MAX => {
+                later.push(seq, value);
+            }
             Some(Entry::Ready { events, .. }) => {
                 self.bytes -= events.bytes();
                 events.push(seq, value);
@@ -172,7 +175,7 @@ impl Hot {
                     self.evict();
                 }
             }
-            Some(Entry::Large) | None => {}
+            Some(Entry::Filling(_) | Entry::Large) | None => {}
         }
     }
 
@@ -253,6 +256,21 @@ mod tests {
             Lookup::Ready(events) => assert_eq!(*events, encoded([2, 4, 7, 9])),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_committed_while_a_reader_is_asked_is_bounded() {
+        let mut hot = Hot::default();
+        let a = id("a");
+        let value = "x".repeat(HOT_ENTRY_BYTES_MAX / 4);
+        hot.begin(&a);
+        for seq in 1..100 {
+            hot.committed(&a, seq, &value);
+        }
+        let Some(Entry::Filling(later)) = hot.entries.get(&a) else { panic!("it is being filled") };
+        assert!(later.bytes() < 2 * HOT_ENTRY_BYTES_MAX, "{} bytes", later.bytes());
+        hot.filled(&a, Some(Encoded::default()));
+        assert!(matches!(hot.entries.get(&a), Some(Entry::Large)), "and not one with a gap");
     }
 
     #[test]
