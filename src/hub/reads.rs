@@ -99,8 +99,13 @@ impl Hub {
                 }
                 Window::Oldest(_) | Window::All => {}
             }
+            let json = events.slice(places);
+            if place > 0 && body.len() + json.len() > config::PAGE_BYTES {
+                // More than a page is sent by pages, as the peer takes them.
+                return None;
+            }
             json::write_item_start(&mut body, place, item.id.as_str(), events.count() as u64);
-            body.extend_from_slice(events.slice(places));
+            body.extend_from_slice(json);
             json::write_item_end(&mut body);
             last = last.max(events.last());
         }

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::event::Epoch;
+use crate::hot::Encoded;
+use crate::id::Id;
 
 const START: u64 = 1_000;
 
@@ -131,4 +133,27 @@ fn what_is_not_read_while_replies_wait_is_not_slow() {
     assert_eq!(bench.take(key), "", "its time began when the replies were taken");
     bench.pass(1);
     assert!(bench.take(key).starts_with("HTTP/1.1 408 "), "and is over");
+}
+
+#[test]
+fn a_reply_from_the_hot_cache_is_no_larger_than_a_page() {
+    let mut bench = Bench::new();
+    let value = "x".repeat(config::HOT_ENTRY_BYTES_MAX / 2);
+    for seq in 1..=config::HOT_ITEMS_MAX as Seq {
+        let id = Id::new(&format!("s{seq}")).unwrap();
+        let mut events = Encoded::default();
+        events.push(seq, &value);
+        bench.hub.hot.begin(&id);
+        bench.hub.hot.filled(&id, Some(events));
+    }
+    for (storages, made_at_once) in [(1, true), (3, true), (5, false), (64, false)] {
+        let key = bench.connect();
+        let items: Vec<String> = (1..=storages).map(|n| format!("items=s{n}")).collect();
+        bench.send(key, &format!("GET /get?{} HTTP/1.1\r\nHost: x\r\n\r\n", items.join("&")));
+        let queued = bench.hub.outbox(key).bytes();
+        assert!(queued < config::PAGE_BYTES + 1_024, "{queued} bytes for {storages}");
+        assert_eq!(queued > 0, made_at_once, "{storages}");
+        let asked = matches!(bench.to_readers.pop(), Some(ToReader::Open { .. }));
+        assert_eq!(asked, !made_at_once, "{storages}");
+    }
 }
