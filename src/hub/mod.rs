@@ -159,8 +159,12 @@ impl Hub {
         std::mem::take(&mut self.effects)
     }
 
-    /// A connection was accepted. `None` when it cannot even be told that there are too many.
+    /// A connection was accepted. `None` when it cannot even be told that there are too many, or
+    /// came in the turn of the stop, which would wait for it.
     pub fn accept(&mut self, now: Now, peer: Option<SocketAddr>) -> Option<u32> {
+        if self.is_stopping() {
+            return None;
+        }
         let room = self.options.connections_max;
         let admission = match self.connections.len() {
             open if open < room => Admission::Served,

@@ -43,7 +43,9 @@ impl Bench {
     }
 
     fn connect(&mut self) -> u32 {
-        self.hub.accept(self.now(), None).expect("there is room")
+        let key = self.hub.accept(self.now(), None).expect("there is room");
+        self.closed.retain(|closed| *closed != key);
+        key
     }
 
     fn send(&mut self, key: u32, bytes: &str) {
@@ -156,4 +158,16 @@ fn a_reply_from_the_hot_cache_is_no_larger_than_a_page() {
         let asked = matches!(bench.to_readers.pop(), Some(ToReader::Open { .. }));
         assert_eq!(asked, !made_at_once, "{storages}");
     }
+}
+
+#[test]
+fn who_comes_after_the_stop_does_not_hold_it_up() {
+    let mut bench = Bench::new();
+    let key = bench.connect();
+    bench.send(key, "POST /set/a HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n");
+    bench.hub.stop(bench.now());
+    assert_eq!(bench.hub.accept(bench.now(), None), None);
+    bench.hub.lost(key);
+    bench.carry_out();
+    assert_eq!((bench.closed, bench.hub.phase), (vec![key], Phase::Finished));
 }
