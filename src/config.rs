@@ -114,8 +114,11 @@ pub const RETRY_AFTER_SECONDS: u64 = 2;
 
 /// Appends with the writer; beyond it a request is a 503.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 16_384;
-/// Subscriptions and their ends with the writer; further ones wait, at most one a feed.
+/// Subscriptions and their ends with the writer; further ones wait, at most two a feed.
 pub const SUBSCRIPTIONS_IN_FLIGHT_MAX: usize = 4_096;
+/// Streams that ended and that the writer or a reader was asked for meanwhile. With more, a new
+/// stream is sent away, or clients that come and go would fill the queues behind a slow disk.
+pub const STREAMS_LEAVING_MAX: usize = 16_384;
 /// Health checks with the writer.
 pub const PINGS_IN_FLIGHT_MAX: usize = 64;
 /// The writer's inbox: the hub counts what it sends, so that a send never finds it full. One place

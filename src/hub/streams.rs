@@ -55,7 +55,9 @@ impl Hub {
         mut exchange: Exchange,
         selection: Selection,
     ) {
-        if self.is_stopping() {
+        // Every connection may have one that is served.
+        let leaving = self.tenants.len().saturating_sub(self.connections.len());
+        if self.is_stopping() || leaving >= config::STREAMS_LEAVING_MAX {
             exchange.head.keep_alive = false;
             return self.turn_stream_away(now, key, exchange);
         }

@@ -171,3 +171,23 @@ fn who_comes_after_the_stop_does_not_hold_it_up() {
     bench.carry_out();
     assert_eq!((bench.closed, bench.hub.phase), (vec![key], Phase::Finished));
 }
+
+#[test]
+fn streams_that_come_and_go_before_anyone_answers_are_bounded() {
+    const BEYOND: usize = 100;
+    let mut bench = Bench::new();
+    let mut away = 0;
+    for _ in 0..config::STREAMS_LEAVING_MAX + BEYOND {
+        let key = bench.connect();
+        bench.send(key, STREAM);
+        let reply = bench.take(key);
+        assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "a browser gives up on others");
+        away += usize::from(reply.ends_with("\r\n0\r\n\r\n"));
+        bench.hub.lost(key);
+        bench.carry_out();
+    }
+    assert!((BEYOND - 1..=BEYOND).contains(&away), "{away} were sent away");
+    assert!(bench.hub.tenants.len() <= config::STREAMS_LEAVING_MAX + 1);
+    assert!(bench.hub.waiting_reads.len() <= config::STREAMS_LEAVING_MAX + 1);
+    assert!(bench.hub.waiting_subscriptions.len() <= 2 * config::STREAMS_LEAVING_MAX + 2);
+}
