@@ -1,11 +1,15 @@
 //! Owns the simulated clients: what each sends, and what it makes of the bytes that come back. A
 //! client checks what it alone can see: an order, a repeat, a reply that nobody asked for.
 
+use std::collections::VecDeque;
+
 use rill::event::Seq;
 
 use super::Random;
 
 pub(crate) const STORAGES: u64 = 5;
+/// Requests that a reader sends before it has the reply to the first.
+const PIPELINED_MAX: usize = 4;
 
 /// What a client does over its connections.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) connection: Option<u32>,
     /// Bytes on their way to the server.
     pub(crate) outgoing: Vec<u8>,
+    /// When it ended its side, to read on.
+    pub(crate) sending_ended: Option<u64>,
     incoming: Vec<u8>,
 }
 
@@ -51,8 +57,8 @@ pub(crate) struct Subscriber {
 /// Reads storages as JSON, again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// The storages that the request under way names, and the newest event noticed before it.
-    asked: Option<(Vec<u64>, Seq)>,
+    /// Of each request under way the storages that it names, and the newest event noticed before.
+    asked: VecDeque<(Vec<u64>, Seq)>,
     /// Replies that nobody has checked yet.
     pub(crate) replies: Vec<Reply>,
 }
@@ -69,10 +75,21 @@ impl Client {
         Client::new(Role::Reader(Reader::default()))
     }
 
-    /// A reader without a request under way begins one.
+    /// Whether it waits for a reply and has sent all that it takes.
+    pub(crate) fn waits(&self) -> bool {
+        let asked = match &self.role {
+            Role::Appender(appender) => appender.asked.is_some(),
+            Role::Reader(reader) => !reader.asked.is_empty(),
+            Role::Subscriber(_) => false,
+        };
+        asked && self.outgoing.is_empty() && self.connection.is_some()
+    }
+
+    /// A reader begins a request, also behind others.
     pub(crate) fn begin_read(&mut self, noticed: Seq, random: &mut Random) {
         let Role::Reader(reader) = &mut self.role else { return };
-        if reader.asked.is_some() || self.connection.is_none() {
+        let busy = reader.asked.len() == PIPELINED_MAX || self.sending_ended.is_some();
+        if busy || self.connection.is_none() {
             return;
         }
         let first = random.below(STORAGES);
@@ -81,7 +98,7 @@ impl Client {
         let items: Vec<String> = storages.iter().map(|s| format!("items=s{s}")).collect();
         let request = format!("GET /get?{} HTTP/1.1\r\nHost: x\r\n\r\n", items.join("&"));
         self.outgoing.extend_from_slice(request.as_bytes());
-        reader.asked = Some((storages, noticed));
+        reader.asked.push_back((storages, noticed));
     }
 
     pub(crate) fn appender() -> Client {
@@ -95,12 +112,14 @@ impl Client {
     }
 
     fn new(role: Role) -> Client {
-        Client { role, connection: None, outgoing: Vec::new(), incoming: Vec::new() }
+        let (outgoing, incoming) = (Vec::new(), Vec::new());
+        Client { role, connection: None, outgoing, sending_ended: None, incoming }
     }
 
     /// A connection was made: a subscriber asks at once.
     pub(crate) fn connected(&mut self, key: u32) {
         self.connection = Some(key);
+        self.sending_ended = None;
         self.outgoing.clear();
         self.incoming.clear();
         if let Role::Subscriber(subscriber) = &mut self.role {
@@ -129,14 +148,15 @@ impl Client {
             appender.asked = None;
         }
         if let Role::Reader(reader) = &mut self.role {
-            reader.asked = None;
+            reader.asked.clear();
         }
     }
 
     /// An appender without a request under way begins one.
     pub(crate) fn begin_append(&mut self, number: usize, random: &mut Random) {
         let Role::Appender(appender) = &mut self.role else { return };
-        if appender.asked.is_some() || self.connection.is_none() {
+        let busy = appender.asked.is_some() || self.sending_ended.is_some();
+        if busy || self.connection.is_none() {
             return;
         }
         let storage = random.below(STORAGES);
@@ -147,7 +167,12 @@ impl Client {
                 if !random.one_in(5) {
                     appender.values += 1;
                 }
-                let padding = if random.one_in(20) { 3_000 } else { random.below(30) as usize };
+                let padding = match random.below(200) {
+                    // More than is parsed on the loop, or than an entry of the hot cache takes.
+                    0 => 70_000,
+                    1..10 => 3_000,
+                    _ => random.below(30) as usize,
+                };
                 format!("v{number}.{}{}", appender.values, "x".repeat(padding))
             })
             .collect();
@@ -212,18 +237,25 @@ impl Appender {
 
 impl Reader {
     fn replies(&mut self, incoming: &mut Vec<u8>) {
-        let Some(head) = incoming.windows(4).position(|w| w == b"\r\n\r\n") else { return };
+        while self.reply(incoming) {}
+    }
+
+    /// Takes a reply, if it is whole.
+    fn reply(&mut self, incoming: &mut Vec<u8>) -> bool {
+        let Some(head) = incoming.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
         let text = String::from_utf8(incoming[..head].to_vec()).expect("heads are ASCII");
         let (body, used) = match text.lines().find_map(|l| l.strip_prefix("Content-Length: ")) {
             Some(length) => {
                 let end = head + 4 + length.parse::<usize>().unwrap();
-                let Some(body) = incoming.get(head + 4..end) else { return };
+                let Some(body) = incoming.get(head + 4..end) else { return false };
                 (body.to_vec(), end)
             }
             None => {
                 let (mut body, mut used) = (Vec::new(), head + 4);
                 loop {
-                    let Some((chunk, length)) = whole_chunk(&incoming[used..]) else { return };
+                    let Some((chunk, length)) = whole_chunk(&incoming[used..]) else {
+                        return false;
+                    };
                     used += length;
                     if chunk.is_empty() {
                         break (body, used);
@@ -233,21 +265,30 @@ impl Reader {
             }
         };
         incoming.drain(..used);
-        let Some((storages, noticed_before)) = self.asked.take() else {
-            return assert!(text.starts_with("HTTP/1.1 408 "), "nobody asked: {text}");
+        let Some((storages, noticed_before)) = self.asked.pop_front() else {
+            assert!(text.starts_with("HTTP/1.1 408 "), "nobody asked: {text}");
+            return false;
         };
         match &text[9..12] {
             "200" => {
                 let body = serde_json::from_slice(&body).expect("a reply is JSON");
                 self.replies.push(Reply { storages, noticed_before, body });
             }
-            "408" | "500" | "503" => {}
+            // The connection ends, and nothing behind it is answered.
+            "408" => self.asked.clear(),
+            "500" | "503" => {}
             status => panic!("a read was answered {status}"),
         }
+        true
     }
 }
 
 impl Subscriber {
+    /// Whether what came over the connection is a stream to its end, or nothing of one.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.head_seen || self.ended
+    }
+
     fn stream(&mut self, incoming: &mut Vec<u8>) {
         if !self.head_seen {
             let Some(end) = incoming.windows(4).position(|w| w == b"\r\n\r\n") else { return };

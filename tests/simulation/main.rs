@@ -64,6 +64,10 @@ struct World {
     /// The largest `seq` whose commit the hub was told of.
     noticed: Seq,
     faults: bool,
+    /// A reply may have been cut.
+    reads_failed: bool,
+    /// The hub said that it has.
+    finished: bool,
 }
 
 impl World {
@@ -107,6 +111,8 @@ impl World {
             open: HashSet::new(),
             noticed: 0,
             faults: true,
+            reads_failed: false,
+            finished: false,
         }
     }
 
@@ -144,7 +150,10 @@ impl World {
         match self.random.below(10) {
             0 if self.faults && self.random.one_in(2) => self.disconnect(client),
             1 if self.faults && self.random.one_in(6) => self.model.fail_a_commit(),
-            2 if self.faults && self.random.one_in(6) => self.model.fail_a_read(),
+            2 if self.faults && self.random.one_in(6) => {
+                self.reads_failed = true;
+                self.model.fail_a_read();
+            }
             3 => {
                 self.now += self.random.below(if self.faults { 20_000 } else { 2_000 });
                 self.hub.tick(self.now());
@@ -166,7 +175,14 @@ impl World {
             }
             return;
         };
-        if client.outgoing.is_empty() || !self.hub.wants_input(key) {
+        if !self.hub.wants_input(key) {
+            return;
+        }
+        if client.waits() && self.random.one_in(20) {
+            client.sending_ended = Some(now.milliseconds);
+            return self.hub.input_ended(now, key);
+        }
+        if client.outgoing.is_empty() {
             return;
         }
         let most = client.outgoing.len() as u64;
@@ -272,13 +288,18 @@ impl World {
                 self.open.remove(&key);
                 let client = self.clients.iter_mut().find(|c| c.connection == Some(key));
                 if let Some(client) = client {
+                    let patient = client.sending_ended.is_some_and(|at| {
+                        self.now < at + config::WRITE_STALL_TIMEOUT && !self.reads_failed
+                    });
+                    assert!(!(patient && client.waits()), "a half-closed client gets its replies");
                     client.disconnected();
                 }
             }
             // The peer sees the end, and ends its side.
             Effect::EndOutput(key) => self.hub.input_ended(self.now(), key),
             Effect::Flush(_) | Effect::Deliver(_) | Effect::Resume(_) => {}
-            Effect::StopAccepting | Effect::Finished => {}
+            Effect::StopAccepting => {}
+            Effect::Finished => self.finished = true,
         }
     }
 
@@ -387,17 +408,60 @@ fn run(seed: u64) {
     }
     world.faults = false;
     world.model.heal();
-    let mut left = 200_000;
-    while !world.is_settled() {
-        world.settle_step();
-        world.check_now_and_then(left);
-        left -= 1;
-        assert!(left > 0, "once faults stop, every feed becomes live");
+    // Some are stopped while everything is under way.
+    if !world.random.one_in(3) {
+        world.settle();
     }
-    world.check_streams();
+    world.stop();
 }
 
 impl World {
+    fn settle(&mut self) {
+        let mut left = 200_000;
+        while !self.is_settled() {
+            self.settle_step();
+            self.check_now_and_then(left);
+            left -= 1;
+            assert!(left > 0, "once faults stop, every feed becomes live");
+        }
+        self.check_streams();
+        self.check_gauges();
+    }
+
+    /// When everything was answered, nothing is counted as under way.
+    fn check_gauges(&mut self) {
+        let key = self.hub.accept(self.now(), None).expect("there is room");
+        self.hub.input(self.now(), key, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut slices = [IoSlice::new(&[])];
+        assert_eq!(self.hub.outbox(key).slices(&mut slices, usize::MAX), 1);
+        let text = std::str::from_utf8(&slices[0]).expect("metrics are text");
+        for gauge in ["appends_in_flight", "reads_in_flight", "reads_waiting", "bodies_bytes"] {
+            assert!(text.contains(&format!("\nrill_{gauge} 0\n")), "{gauge} in {text}");
+        }
+        self.hub.lost(key);
+        self.carry_out();
+    }
+
+    /// The hub is told to stop: streams end whole, every connection ends, and it says so.
+    fn stop(&mut self) {
+        let connected: Vec<bool> = self.clients.iter().map(|c| c.connection.is_some()).collect();
+        self.hub.stop(self.now());
+        self.carry_out();
+        assert_eq!(self.hub.accept(self.now(), None), None);
+        let mut left = 200_000;
+        while !self.finished {
+            self.settle_step();
+            left -= 1;
+            assert!(left > 0, "a stop comes to its end");
+        }
+        self.check();
+        assert!(self.open.is_empty(), "no time passed: nobody was cut off");
+        for (client, _) in self.clients.iter().zip(connected).filter(|(_, connected)| *connected) {
+            let Role::Subscriber(subscriber) = &client.role else { continue };
+            assert!(subscriber.is_whole(), "a stream ends whole");
+        }
+    }
+
     fn check_now_and_then(&self, turn: u32) {
         if turn.is_multiple_of(64) {
             self.check();
