@@ -83,7 +83,9 @@ impl Writer {
                 }
                 ToWriter::Ping { token } => notices.push(FromWriter::Pong { token }),
                 ToWriter::Checkpointed(result) => {
-                    passable(result.and_then(|()| self.log.restart_log()))?;
+                    passable(result)?;
+                    // After a failed one too: without it, none would be due again.
+                    passable(self.log.restart_log())?;
                 }
                 ToWriter::Stop => stop = true,
             }
@@ -243,6 +245,62 @@ pub fn run_checkpointer(
         let result = checkpoint.run();
         if writer.send(ToWriter::Checkpointed(result)).is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Placed, Seq};
+    use crate::store::StoreGauges;
+
+    /// A log whose checkpoint is due, once until it is restarted.
+    struct Due(bool);
+
+    impl WriteLog for Due {
+        fn last(&self) -> Seq {
+            0
+        }
+
+        fn commit(&mut self, _: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+            unreachable!("nothing is appended")
+        }
+
+        fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+            Ok(Upkeep::Done)
+        }
+
+        fn checkpoint_due(&mut self) -> bool {
+            std::mem::take(&mut self.0)
+        }
+
+        fn restart_log(&mut self) -> Result<(), StoreError> {
+            self.0 = true;
+            Ok(())
+        }
+
+        fn gauges(&self) -> StoreGauges {
+            StoreGauges::default()
+        }
+
+        fn close(self: Box<Self>) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_again_whether_the_last_succeeded_or_not() {
+        let mut writer = Writer::new(Box::new(Due(true)));
+        let mut step = |message: Option<ToWriter>| {
+            let mut batch: Vec<ToWriter> = message.into_iter().collect();
+            let clock = || Duration::ZERO;
+            writer.step(&mut batch, &mut Vec::new(), &clock).expect("no error is fatal").checkpoint
+        };
+        assert!(step(None));
+        assert!(!step(None), "one at a time");
+        for result in [Ok(()), Err(StoreError::Failed("for now".to_owned())), Ok(())] {
+            assert!(step(Some(ToWriter::Checkpointed(result))));
         }
     }
 }
