@@ -177,11 +177,13 @@ impl Hub {
         page: FirstPage,
     ) {
         let cacheable = is_cacheable(&exchange);
+        // A URL with a filter in it is asked for once.
+        let worth_keeping = cacheable && !plan.has_filters();
         let tag = cursors::entity_tag(page.last, plan.reset, &self.options.epochs);
         let fields = [
             ("Content-Type", JSON),
             ("Vary", "Accept"),
-            ("Cache-Control", if cacheable { "no-cache" } else { "no-store" }),
+            ("Cache-Control", if worth_keeping { "no-cache" } else { "no-store" }),
             ("ETag", tag.as_str()),
         ];
         let fields = if cacheable { &fields[..] } else { &fields[..3] };

@@ -6,9 +6,11 @@
 
 mod append;
 mod backup;
+mod bloom;
 mod bounded;
 mod command;
 mod exactly_once;
+mod filtered;
 mod harness;
 mod http_cases;
 mod limits;

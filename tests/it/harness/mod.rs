@@ -1,6 +1,7 @@
 //! What the tests drive the server with: its process, an HTTP/1.1 client, an SSE client. All of it
 //! fails the test when something does not come within `PATIENCE`; nothing sleeps.
 
+pub(crate) mod filter;
 mod folder;
 mod http;
 mod process;
@@ -14,7 +15,7 @@ pub(crate) use folder::Folder;
 pub(crate) use http::{Connection, Fault, Reply, find};
 pub(crate) use process::Process;
 pub(crate) use random::Random;
-pub(crate) use server::{Server, listening, rill};
+pub(crate) use server::{Server, listening, rill, set_over};
 pub(crate) use sse::{Message, Stream};
 
 /// How long a test waits for what must come: far longer than a busy machine takes.
