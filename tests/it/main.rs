@@ -1,6 +1,7 @@
 //! Black-box tests of the real binary over real sockets: what a client may rely on, feature by
 //! feature. Each test starts a server of its own in a folder of its own and waits only for bytes
-//! and for exits. Knows the command line and the wire, and no type of the crate.
+//! and for exits. Knows the command line and the wire, and no type of the crate but those of the
+//! example client, which it drives.
 //!
 //! `RILL_TEST_SEED=N` replays the random ones, `cargo test -- --ignored` runs the long ones.
 
@@ -19,4 +20,5 @@ mod read;
 mod restart;
 mod stop;
 mod stream;
+mod sync;
 mod tidy;
