@@ -121,10 +121,6 @@ pub const SUBSCRIPTIONS_IN_FLIGHT_MAX: usize = 4_096;
 pub const STREAMS_LEAVING_MAX: usize = 16_384;
 /// Health checks with the writer.
 pub const PINGS_IN_FLIGHT_MAX: usize = 64;
-/// The writer's inbox: the hub counts what it sends, so that a send never finds it full. One place
-/// more is the checkpointer's, and one the stop's.
-pub const WRITER_INBOX_MAX: usize =
-    APPENDS_IN_FLIGHT_MAX + SUBSCRIPTIONS_IN_FLIGHT_MAX + PINGS_IN_FLIGHT_MAX + 2;
 /// Requests with the readers; beyond it a request is a 503, and a stream's page waits.
 pub const READS_IN_FLIGHT_MAX: usize = 1_024;
 /// Requests the hub keeps because the readers have enough; beyond it a request is a 503.
@@ -134,7 +130,7 @@ pub const NOTICES_MAX: usize = 1_024;
 /// Notices, and answers of the readers, taken in one turn.
 pub const TURN_MESSAGES_MAX: usize = 256;
 /// Log lines that the log thread has not written; further ones are counted and dropped.
-pub const LOG_LINES_MAX: usize = 4_096;
+pub const LOG_LINES_MAX: usize = 1_024;
 
 // --- The writer and the store -----------------------------------------------------------------
 

@@ -38,7 +38,7 @@
 //!    the hub raises `visible`, then answers who asked, then queues the events for their feeds.
 //!    Reads and feeds are bounded by `visible`.
 //! 2. **The loop waits in one place**, `Reactor::sleep`. It touches no disk and no lock. It counts
-//!    what it sends to other threads, so that no send finds a full queue; at a limit the client is
+//!    what it sends to other threads: these credits bound the queues; at a limit the client is
 //!    told 503.
 //! 3. **A feed is a cursor.** Joining, catching up, lagging and resuming are one mechanism: what was
 //!    queued, and what is known to exist ([`feed`]). An event is queued for a feed if and only if

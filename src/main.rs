@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{bounded, unbounded};
 use mio::Waker;
 use std::sync::Arc;
 
@@ -70,11 +70,13 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let epochs = Epochs::new(&opened.epochs);
     let limits = Limits { value_bytes_max: settings.value_bytes_max };
 
-    let (to_writer, writer_inbox) = bounded(config::WRITER_INBOX_MAX);
+    // What the hub sends, it counts, and it is answered once: its credits bound these queues. They
+    // take memory for what is in them, where a bounded channel takes it for what could be.
+    let (to_writer, writer_inbox) = unbounded();
+    let (to_readers, reader_inbox) = unbounded();
+    let (answers, from_readers) = unbounded();
     let (notices, from_writer) = bounded(config::NOTICES_MAX);
     let (to_checkpointer, checkpoint_requests) = bounded(1);
-    let (to_readers, reader_inbox) = bounded(config::READS_IN_FLIGHT_MAX);
-    let (answers, from_readers) = bounded(config::READS_IN_FLIGHT_MAX);
 
     let mut readers = Vec::new();
     for _ in 0..settings.readers {

@@ -1,6 +1,6 @@
 //! Owns every message between the threads, on one page. The hub sends to the writer and to the
-//! readers and counts what it sends, so that no send finds a full queue; every request is answered
-//! exactly once, and its answer gives the credit back.
+//! readers and counts what it sends: its credits bound the queues, so that no send waits. Every
+//! request is answered exactly once, and its answer gives the credit back.
 //!
 //! ```text
 //!           ToWriter                      FromWriter
@@ -135,7 +135,7 @@ pub enum ToReader {
     /// A slice of what a filtered read needs before its first page. Answered by `Prepared`.
     Prepare { asker: Asker, preparing: Box<Preparing> },
     /// Events of a stream, as frames. Answered by `Followed`.
-    Follow { slot: Slot, plan: Arc<ReadPlan>, from: From, to: Seq },
+    Follow { slot: Slot, reading: Reading, from: From, to: Seq },
 }
 
 /// A page that is made when the one before it has left.
@@ -152,6 +152,15 @@ pub enum Asker {
     Stream(Slot),
 }
 
+/// What a stream reads.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// Its history, as its plan says.
+    Opening(Arc<ReadPlan>),
+    /// What came since, of its storages: all that an idle stream keeps.
+    Following(Arc<[Id]>),
+}
+
 /// Where a page of a stream starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -159,7 +168,7 @@ pub enum From {
     Plan,
     /// Past this, on the way to `synced`.
     Opening(Seq),
-    /// Past this, of all the plan's storages, whatever else the plan says.
+    /// Past this, of all its storages, after `synced`.
     Live(Seq),
 }
 

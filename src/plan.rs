@@ -81,11 +81,8 @@ impl ReadPlan {
         sketches || (self.window != Window::All && self.has_filters())
     }
 
-    /// The same storages without filters, for what comes after the history.
-    pub fn unfiltered(&self) -> ReadPlan {
-        let bare = |item: &ReadItem| ReadItem { filter: None, ..item.clone() };
-        let items = self.items.iter().map(bare).collect();
-        ReadPlan { items, window: self.window, reset: self.reset, after: self.after, held: None }
+    pub fn ids(&self) -> Arc<[Id]> {
+        self.items.iter().map(|item| item.id.clone()).collect()
     }
 
     /// Every storage past the later of its own cursor and `floor`.

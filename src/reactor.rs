@@ -426,16 +426,10 @@ impl Reactor {
                 self.hub.closed(key);
             }
             Effect::ToWriter(message) => {
-                self.channels
-                    .to_writer
-                    .try_send(message)
-                    .expect("the hub sends no more than the writer's inbox holds");
+                self.channels.to_writer.send(message).expect("the writer outlives the reactor");
             }
             Effect::ToReader(message) => {
-                self.channels
-                    .to_readers
-                    .try_send(message)
-                    .expect("the hub sends no more than the readers' inbox holds");
+                self.channels.to_readers.send(message).expect("the readers outlive the reactor");
             }
             Effect::StopAccepting => {
                 for mut listener in self.listeners.drain(..) {

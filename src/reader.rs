@@ -15,7 +15,7 @@ use crate::event::{Cursor, Epoch, Seq};
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::json;
-use crate::message::{FirstPage, From, FromReader, NextPage, Position, ToReader};
+use crate::message::{FirstPage, From, FromReader, NextPage, Position, Reading, ToReader};
 use crate::plan::ReadPlan;
 use crate::route::Limits;
 use crate::selection::Window;
@@ -76,9 +76,9 @@ impl Reader {
                 let prepared = begun.and_then(|()| preparing.step(&mut *self.log));
                 FromReader::Prepared { asker, prepared }
             }
-            ToReader::Follow { slot, plan, from, to } => {
+            ToReader::Follow { slot, reading, from, to } => {
                 let mut frames = Vec::with_capacity(1024);
-                match begun.and_then(|()| self.frames_page(&plan, from, to, &mut frames)) {
+                match begun.and_then(|()| self.frames_page(&reading, from, to, &mut frames)) {
                     Ok((cursor, synced)) => FromReader::Followed { slot, frames, cursor, synced },
                     Err(error) => FromReader::FollowFailed { slot, error },
                 }
@@ -258,45 +258,57 @@ impl Reader {
     /// Writes a stream's events; returns up to where, and whether `synced` ends them.
     fn frames_page(
         &mut self,
-        plan: &ReadPlan,
+        reading: &Reading,
         from: From,
         to: Seq,
         out: &mut Vec<u8>,
     ) -> Result<(Seq, bool), StoreError> {
-        let opening = !matches!(from, From::Live(_));
-        let sources = match (from, plan.window) {
-            (From::Plan, Window::Newest(limit)) => plan.sources(self.floor(plan, to, limit)?),
-            (From::Plan, _) => plan.sources(0),
-            (From::Opening(cursor), _) => plan.sources(cursor),
-            (From::Live(cursor), _) => {
-                plan.items.iter().map(|i| Source { id: &i.id, after: cursor }).collect()
+        let floor = match from {
+            From::Plan => 0,
+            From::Opening(cursor) | From::Live(cursor) => cursor,
+        };
+        match reading {
+            Reading::Following(ids) => {
+                let source = |id| Source { id, after: floor };
+                let sources: Vec<Source<'_>> = ids.iter().map(source).collect();
+                let page = self.frames(&sources, to, &|_| false, out)?;
+                Ok((page.end(to), false))
             }
-        };
-        let leaves_out =
-            |found: &Found| opening && plan.items[found.source].leaves_out(&found.hash);
-        let epoch = self.epoch;
-        let names: Vec<Vec<u8>> = match plan.items.len() {
-            1 => vec![json::string(plan.items[0].id.as_str())],
-            _ => Vec::new(),
-        };
-        let page =
-            self.page(&sources, to, &leaves_out, out, &mut |out, source, seq, value| match names
-                .first()
-            {
-                Some(name) => sse::write_event(out, epoch, name, seq, value),
-                None => {
-                    let name = json::string(plan.items[source].id.as_str());
-                    sse::write_event(out, epoch, &name, seq, value);
+            Reading::Opening(plan) => {
+                let floor = match plan.window {
+                    Window::Newest(limit) if from == From::Plan => self.floor(plan, to, limit)?,
+                    _ => floor,
+                };
+                let leaves_out = |found: &Found| plan.items[found.source].leaves_out(&found.hash);
+                let page = self.frames(&plan.sources(floor), to, &leaves_out, out)?;
+                if let Page::Whole = page {
+                    self.write_synced(plan, to, out)?;
                 }
-            })?;
-        match page {
-            Page::Cut(seq) => Ok((seq, false)),
-            Page::Whole if opening => {
-                self.write_synced(plan, to, out)?;
-                Ok((to, true))
+                Ok((page.end(to), matches!(page, Page::Whole)))
             }
-            Page::Whole => Ok((to, false)),
         }
+    }
+
+    fn frames(
+        &mut self,
+        sources: &[Source<'_>],
+        to: Seq,
+        leaves_out: &dyn Fn(&Found) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Page, StoreError> {
+        let epoch = self.epoch;
+        // The usual stream has one storage, whose name is encoded once.
+        let only = match sources {
+            [source] => Some(json::string(source.id.as_str())),
+            _ => None,
+        };
+        self.page(sources, to, leaves_out, out, &mut |out, source, seq, value| match &only {
+            Some(name) => sse::write_event(out, epoch, name, seq, value),
+            None => {
+                let name = json::string(sources[source].id.as_str());
+                sse::write_event(out, epoch, &name, seq, value);
+            }
+        })
     }
 
     fn write_synced(
@@ -368,6 +380,16 @@ type WriteEvent<'a> = dyn FnMut(&mut Vec<u8>, usize, Seq, &str) + 'a;
 enum Page {
     Whole,
     Cut(Seq),
+}
+
+impl Page {
+    /// Up to where everything was looked at, on the way to `to`.
+    fn end(&self, to: Seq) -> Seq {
+        match self {
+            Page::Whole => to,
+            Page::Cut(seq) => *seq,
+        }
+    }
 }
 
 /// A reader's thread: until the hub is gone. The answers' queue has a place for every request.

@@ -29,7 +29,7 @@ pub(super) struct Connection {
     /// A flush of the outbox is among the effects.
     pub(super) flush_queued: bool,
     /// Only known where access lines are asked for.
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: Option<Box<SocketAddr>>,
 }
 
 /// Whether a connection is one of those that are served.
@@ -127,7 +127,7 @@ impl Connection {
             scheduled: None,
             input_ended: false,
             flush_queued: false,
-            peer,
+            peer: peer.map(Box::new),
         }
     }
 

@@ -123,7 +123,7 @@ impl Hub {
         let kind = Kind::of(&exchange.head.path, sse::wants_stream(&exchange.head.accept));
         self.metrics.request(kind, status);
         if self.options.access_log {
-            let peer = self.connections[key as usize].peer;
+            let peer = self.connections[key as usize].peer.as_deref();
             log::info!(
                 target: "access",
                 "{} {} {}{} {status} {} ms",

@@ -12,10 +12,9 @@ use crate::config;
 use crate::event::Seq;
 use crate::feed::Feed;
 use crate::http::{self, Framing, Method, Version};
-use crate::id::Id;
 use crate::index::Index;
 use crate::json;
-use crate::message::{Appended, Asker, From, Slot, ToReader, ToWriter};
+use crate::message::{Appended, Asker, From, Reading, Slot, ToReader, ToWriter};
 use crate::plan::{Prepared, ReadPlan};
 use crate::selection::Selection;
 use crate::sse::{self, Frame};
@@ -42,7 +41,7 @@ pub(super) enum Tenant {
 pub(super) struct Stream {
     connection: u32,
     feed: Feed,
-    plan: Arc<ReadPlan>,
+    reading: Reading,
     chunked: bool,
 }
 
@@ -90,16 +89,15 @@ impl Hub {
     }
 
     fn add_feed(&mut self, key: u32, plan: ReadPlan, chunked: bool) {
-        let ids: Arc<[Id]> = plan.items.iter().map(|item| item.id.clone()).collect();
+        let ids = plan.ids();
         let mut feed = Feed::open(self.visible);
-        let (plan, preparing) = if plan.needs_preparing() {
+        let (reading, preparing) = if plan.needs_preparing() {
             feed.asked();
-            (plan.unfiltered(), Some(plan))
+            (Reading::Following(Arc::clone(&ids)), Some(plan))
         } else {
-            (plan, None)
+            (Reading::Opening(Arc::new(plan)), None)
         };
-        let plan = Arc::new(plan);
-        let stream = Stream { connection: key, feed, plan, chunked };
+        let stream = Stream { connection: key, feed, reading, chunked };
         let slot = self.tenants.insert(Tenant::Serving(stream));
         let slot = Slot::try_from(slot).expect("fewer feeds than 2^32");
         let connection = &mut self.connections[key as usize];
@@ -128,9 +126,9 @@ impl Hub {
                 self.ask_reader(ToReader::Prepare { asker: Asker::Stream(slot), preparing });
             }
             Ok(Prepared::Ready { plan, to, .. }) => {
-                stream.plan = Arc::new(plan);
-                let plan = Arc::clone(&stream.plan);
-                self.ask_reader(ToReader::Follow { slot, plan, from: From::Plan, to });
+                stream.reading = Reading::Opening(Arc::new(plan));
+                let reading = stream.reading.clone();
+                self.ask_reader(ToReader::Follow { slot, reading, from: From::Plan, to });
             }
             Ok(Prepared::Undecoded(_)) => unreachable!("a stream goes on without such a sketch"),
             Err(error) => self.follow_failed(now, slot, &error),
@@ -192,9 +190,9 @@ impl Hub {
         }
         let Some((from, to)) = stream.feed.wants() else { return };
         stream.feed.asked();
-        let plan = Arc::clone(&stream.plan);
+        let reading = stream.reading.clone();
         self.metrics.pages += 1;
-        self.ask_reader(ToReader::Follow { slot, plan, from, to });
+        self.ask_reader(ToReader::Follow { slot, reading, from, to });
     }
 
     pub(super) fn stream_paged(
@@ -209,9 +207,9 @@ impl Hub {
             return self.tenant_answered(slot);
         };
         stream.feed.paged(cursor, synced);
-        if synced && stream.plan.has_filters() {
-            // Filters are for what existed when the stream opened.
-            stream.plan = Arc::new(stream.plan.unfiltered());
+        if synced && let Reading::Opening(plan) = &stream.reading {
+            // The plan, and its filters, were for what existed when the stream opened.
+            stream.reading = Reading::Following(plan.ids());
         }
         let key = stream.connection;
         let part = if stream.chunked {

@@ -305,7 +305,10 @@ impl World {
 
     /// What must hold after every step.
     fn check(&self) {
-        assert!(self.to_writer.len() <= config::WRITER_INBOX_MAX);
+        let credits = config::APPENDS_IN_FLIGHT_MAX
+            + config::SUBSCRIPTIONS_IN_FLIGHT_MAX
+            + config::PINGS_IN_FLIGHT_MAX;
+        assert!(self.to_writer.len() <= credits, "credits bound the writer's inbox");
         assert!(self.to_reader.len() <= config::READS_IN_FLIGHT_MAX);
         let events = self.model.events();
         for client in &self.clients {
