@@ -2,8 +2,11 @@
 //! `shadow`; the hub reads a published copy. `apply` is the only way it changes, and the same
 //! operations in the same order make the same index, so that two copies stay equal.
 
-use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use crate::id::Id;
 use crate::message::Slot;
@@ -17,12 +20,21 @@ use slots::Slots;
 
 /// The array of identifiers that somebody subscribes to, with their subscribers. Everything else
 /// that names an identifier holds its place here.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     entries: Vec<Option<Entry>>,
-    numbers: HashMap<Id, u32>,
+    /// Places in `entries`, by the hash of their identifier.
+    numbers: HashTable<u32>,
+    hasher: RandomState,
     /// Places whose identifier nobody subscribes to any more, to be used again, last first.
     free: Vec<u32>,
+}
+
+/// Two copies hash differently, and are equal all the same.
+impl PartialEq for Index {
+    fn eq(&self, other: &Index) -> bool {
+        self.entries == other.entries && self.free == other.free
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -64,17 +76,27 @@ impl Index {
 
     /// The feeds that an event of this storage goes to.
     pub fn subscribers(&self, id: &Id) -> Option<impl Iterator<Item = Slot> + '_> {
-        let number = *self.numbers.get(id)?;
+        let number = self.number(id)?;
         self.entries[number as usize].as_ref().map(|entry| entry.slots.iter())
     }
 
     /// The places of identifiers that somebody subscribes to.
     pub fn numbers(&self, ids: &[Id]) -> Arc<[u32]> {
-        ids.iter().map(|id| self.numbers[id]).collect()
+        let number = |id| self.number(id).expect("asked for what was subscribed");
+        ids.iter().map(number).collect()
     }
 
     pub fn identifiers(&self) -> usize {
         self.numbers.len()
+    }
+
+    fn number(&self, id: &Id) -> Option<u32> {
+        let is_named = |number: &u32| self.id(*number) == Some(id);
+        self.numbers.find(self.hasher.hash_one(id), is_named).copied()
+    }
+
+    fn id(&self, number: u32) -> Option<&Id> {
+        self.entries[number as usize].as_ref().map(|entry| &entry.id)
     }
 
     fn entry(&mut self, number: u32) -> &mut Entry {
@@ -82,7 +104,7 @@ impl Index {
     }
 
     fn intern(&mut self, id: &Id) -> u32 {
-        if let Some(&number) = self.numbers.get(id) {
+        if let Some(number) = self.number(id) {
             return number;
         }
         let number = self.free.pop().unwrap_or_else(|| {
@@ -90,7 +112,12 @@ impl Index {
             u32::try_from(self.entries.len() - 1).expect("fewer identifiers than 2^32")
         });
         self.entries[number as usize] = Some(Entry { id: id.clone(), slots: Slots::None });
-        self.numbers.insert(id.clone(), number);
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let hash = |number: &u32| {
+            let entry = entries[*number as usize].as_ref().expect("a number in use has an entry");
+            hasher.hash_one(&entry.id)
+        };
+        self.numbers.insert_unique(hasher.hash_one(id), number, hash);
         number
     }
 
@@ -100,7 +127,9 @@ impl Index {
         entry.slots.remove(slot);
         if entry.slots.is_empty() {
             let entry = self.entries[number as usize].take().expect("it was there a line above");
-            self.numbers.remove(&entry.id);
+            let hash = self.hasher.hash_one(&entry.id);
+            let found = self.numbers.find_entry(hash, |other| *other == number);
+            found.expect("a number in use is found by its name").remove();
             self.free.push(number);
         }
     }

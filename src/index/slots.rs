@@ -15,7 +15,7 @@ pub(super) enum Slots {
     None,
     One(Slot),
     Sorted(Vec<Slot>),
-    Table(Table),
+    Table(Box<Table>),
 }
 
 impl Slots {
@@ -49,7 +49,7 @@ impl Slots {
                 }
                 slots.insert(place, slot);
                 if slots.len() > SORTED_MAX {
-                    *self = Slots::Table(Table::of(slots));
+                    *self = Slots::Table(Box::new(Table::of(slots)));
                 }
             }
             Slots::Table(table) => table.insert(slot),
