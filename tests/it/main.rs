@@ -10,6 +10,7 @@ mod backup;
 mod bloom;
 mod bounded;
 mod command;
+mod crash;
 mod exactly_once;
 mod filtered;
 mod harness;
