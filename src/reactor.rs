@@ -58,6 +58,10 @@ struct Connected {
     writable: bool,
     /// The peer ended its side: a short read is not the last.
     read_closed: bool,
+    /// It stands in `Work::reads`, and in `Work::deliveries`: once, or a connection that keeps its
+    /// socket full would take ever more of each turn.
+    read_queued: bool,
+    write_queued: bool,
 }
 
 /// What waits for its turn. While there is any, the loop does not sleep.
@@ -78,6 +82,18 @@ impl Work {
     fn waits(&self) -> bool {
         let accepts = self.accepting && self.accept_after.is_none();
         accepts || self.messages || !self.reads.is_empty() || !self.deliveries.is_empty()
+    }
+
+    fn queue_read(&mut self, key: u32, socket: &mut Connected) {
+        if !std::mem::replace(&mut socket.read_queued, true) {
+            self.reads.push_back(key);
+        }
+    }
+
+    fn queue_write(&mut self, key: u32, socket: &mut Connected) {
+        if !std::mem::replace(&mut socket.write_queued, true) {
+            self.deliveries.push_back(key);
+        }
     }
 }
 
@@ -201,12 +217,12 @@ impl Reactor {
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     socket.readable = true;
                     socket.read_closed |= event.is_read_closed() || event.is_error();
-                    self.work.reads.push_back(key as u32);
+                    self.work.queue_read(key as u32, socket);
                 }
                 if event.is_writable() {
                     socket.writable = true;
                     if !self.hub.outbox(key as u32).is_empty() {
-                        self.work.deliveries.push_back(key as u32);
+                        self.work.queue_write(key as u32, socket);
                     }
                 }
             }
@@ -233,7 +249,10 @@ impl Reactor {
         self.carry_out(now);
         for _ in 0..self.work.deliveries.len().min(config::TURN_FLUSHES_MAX) {
             let Some(key) = self.work.deliveries.pop_front() else { break };
-            self.write(now, key);
+            if let Some(Some(socket)) = self.sockets.get_mut(key as usize) {
+                socket.write_queued = false;
+                self.write(now, key);
+            }
         }
         self.carry_out(now);
     }
@@ -291,11 +310,17 @@ impl Reactor {
         if self.sockets.len() <= key as usize {
             self.sockets.resize_with(key as usize + 1, || None);
         }
-        let socket = Connected { stream, readable: true, writable: true, read_closed: false };
-        self.sockets[key as usize] = Some(socket);
+        let socket = self.sockets[key as usize].insert(Connected {
+            stream,
+            readable: true,
+            writable: true,
+            read_closed: false,
+            read_queued: false,
+            write_queued: false,
+        });
         match registered {
             // The request is often there already.
-            Ok(()) => self.work.reads.push_back(key),
+            Ok(()) => self.work.queue_read(key, socket),
             Err(error) => {
                 log::warn!("a new connection cannot be watched: {error}");
                 self.hub.lost(key);
@@ -305,6 +330,7 @@ impl Reactor {
 
     fn read(&mut self, now: Now, key: u32) {
         let Some(Some(socket)) = self.sockets.get_mut(key as usize) else { return };
+        socket.read_queued = false;
         if !socket.readable || !self.hub.wants_input(key) {
             return;
         }
@@ -317,13 +343,13 @@ impl Reactor {
                 if length < self.buffer.len() && !socket.read_closed {
                     socket.readable = false;
                 } else {
-                    self.work.reads.push_back(key);
+                    self.work.queue_read(key, socket);
                 }
                 self.hub.input(now, key, &self.buffer[..length]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.work.reads.push_back(key);
+                self.work.queue_read(key, socket);
             }
             Err(error) => {
                 log::debug!("a connection broke: {error}");
@@ -332,12 +358,12 @@ impl Reactor {
         }
     }
 
-    /// Writes what the socket takes, up to a turn's share.
+    /// Writes what the socket takes, up to a turn's share; with a place in the queue it had that.
     fn write(&mut self, now: Now, key: u32) {
-        if !matches!(self.sockets.get(key as usize), Some(Some(_))) {
-            return;
+        match self.sockets.get(key as usize) {
+            Some(Some(socket)) if !socket.write_queued => self.hub.flushing(key),
+            _ => return,
         }
-        self.hub.flushing(key);
         let mut left = config::TURN_BYTES_MAX;
         while let Some(Some(socket)) = self.sockets.get_mut(key as usize)
             && socket.writable
@@ -347,7 +373,7 @@ impl Reactor {
                 return;
             }
             if left == 0 {
-                self.work.deliveries.push_back(key);
+                self.work.queue_write(key, socket);
                 return;
             }
             let mut slices = [IoSlice::new(&[]); config::WRITE_SLICES_MAX];
@@ -404,12 +430,16 @@ impl Reactor {
     fn carry_out_one(&mut self, now: Now, effect: Effect) {
         match effect {
             Effect::Flush(key) => self.write(now, key),
-            Effect::Deliver(key) => self.work.deliveries.push_back(key),
+            Effect::Deliver(key) => {
+                if let Some(Some(socket)) = self.sockets.get_mut(key as usize) {
+                    self.work.queue_write(key, socket);
+                }
+            }
             Effect::Resume(key) => {
-                if let Some(Some(socket)) = self.sockets.get(key as usize)
+                if let Some(Some(socket)) = self.sockets.get_mut(key as usize)
                     && socket.readable
                 {
-                    self.work.reads.push_back(key);
+                    self.work.queue_read(key, socket);
                 }
             }
             Effect::EndOutput(key) => {

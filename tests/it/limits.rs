@@ -1,6 +1,10 @@
 //! What happens at a limit: a status that says so, and everybody else is served.
 
-use std::time::Instant;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -116,4 +120,46 @@ fn bodies_share_one_limit() {
     println!("{statuses:?}, {} MiB", growth / MIB);
     assert!(growth < (128 + 40) * MIB, "{} MiB", growth / MIB);
     server.set("a", &["and on"]);
+}
+
+#[test]
+fn who_sends_without_end_takes_no_more_than_a_turns_share() {
+    const FLOODS: usize = 4;
+    const REPLIES: usize = 20;
+    let server = Server::start();
+    server.set("a", &[&"x".repeat(50_000)]);
+    assert_eq!(server.get("/get?id=a").status, 200, "from now on it is made from the cache");
+    let done = AtomicBool::new(false);
+    let requests = "HEAD /get?id=a HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2_000);
+    thread::scope(|scope| {
+        let flood = |mut socket: TcpStream| {
+            while socket.write_all(requests.as_bytes()).is_ok() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        };
+        let drain = |mut socket: TcpStream| {
+            let mut buffer = vec![0; 1 << 18];
+            while socket.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        };
+        for _ in 0..FLOODS {
+            let socket = TcpStream::connect(server.address()).expect("the server accepts");
+            let other = socket.try_clone().expect("a socket has several handles");
+            scope.spawn(move || flood(socket));
+            scope.spawn(move || drain(other));
+        }
+        let mut connection = server.connect();
+        connection.set_patience(Duration::from_secs(10));
+        let replied = (0..REPLIES)
+            .map(|_| {
+                connection.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+                connection.try_reply(false).map(|reply| reply.status)
+            })
+            .take_while(|status| *status == Ok(200))
+            .count();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(replied, REPLIES, "requests of somebody else were answered");
+    });
 }
