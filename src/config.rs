@@ -46,7 +46,7 @@ pub const PARSE_ON_LOOP_BYTES_MAX: usize = 64 * KIB;
 
 /// Bytes read from a connection, and written to it, in one turn of the loop.
 pub const TURN_BYTES_MAX: usize = 64 * KIB;
-/// Connections written to in one turn; the rest of a broadcast waits for the next.
+/// Streams written to in one turn, and replies; the rest of a broadcast waits for the next.
 pub const TURN_FLUSHES_MAX: usize = 256;
 /// Connections taken beyond the limit, only to be told so in HTTP; further ones are just closed.
 pub const CONNECTIONS_OVERFLOW: usize = 128;

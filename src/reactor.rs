@@ -58,16 +58,20 @@ struct Connected {
     writable: bool,
     /// The peer ended its side: a short read is not the last.
     read_closed: bool,
-    /// It stands in `Work::reads`, and in `Work::deliveries`: once, or a connection that keeps its
-    /// socket full would take ever more of each turn.
+    /// It stands in `Work::reads`, and in one of the queues to write: once, or a connection that
+    /// keeps its socket full would take ever more of each turn.
     read_queued: bool,
     write_queued: bool,
+    /// The hub delivers to it: it waits with the other streams.
+    streams: bool,
 }
 
 /// What waits for its turn. While there is any, the loop does not sleep.
 #[derive(Default)]
 struct Work {
     reads: VecDeque<u32>,
+    /// Connections to write to: replies do not wait for all streams of a broadcast.
+    replies: VecDeque<u32>,
     deliveries: VecDeque<u32>,
     accepting: bool,
     /// Out of descriptors until then.
@@ -81,7 +85,8 @@ struct Work {
 impl Work {
     fn waits(&self) -> bool {
         let accepts = self.accepting && self.accept_after.is_none();
-        accepts || self.messages || !self.reads.is_empty() || !self.deliveries.is_empty()
+        let writes = !self.replies.is_empty() || !self.deliveries.is_empty();
+        accepts || writes || self.messages || !self.reads.is_empty()
     }
 
     fn queue_read(&mut self, key: u32, socket: &mut Connected) {
@@ -92,7 +97,8 @@ impl Work {
 
     fn queue_write(&mut self, key: u32, socket: &mut Connected) {
         if !std::mem::replace(&mut socket.write_queued, true) {
-            self.deliveries.push_back(key);
+            let queue = if socket.streams { &mut self.deliveries } else { &mut self.replies };
+            queue.push_back(key);
         }
     }
 }
@@ -247,12 +253,13 @@ impl Reactor {
         }
         self.hub.tick(now);
         self.carry_out(now);
+        for _ in 0..self.work.replies.len().min(config::TURN_FLUSHES_MAX) {
+            let Some(key) = self.work.replies.pop_front() else { break };
+            self.take_turn(now, key);
+        }
         for _ in 0..self.work.deliveries.len().min(config::TURN_FLUSHES_MAX) {
             let Some(key) = self.work.deliveries.pop_front() else { break };
-            if let Some(Some(socket)) = self.sockets.get_mut(key as usize) {
-                socket.write_queued = false;
-                self.write(now, key);
-            }
+            self.take_turn(now, key);
         }
         self.carry_out(now);
     }
@@ -317,6 +324,7 @@ impl Reactor {
             read_closed: false,
             read_queued: false,
             write_queued: false,
+            streams: false,
         });
         match registered {
             // The request is often there already.
@@ -355,6 +363,14 @@ impl Reactor {
                 log::debug!("a connection broke: {error}");
                 self.hub.lost(key);
             }
+        }
+    }
+
+    /// A connection's turn to be written to came.
+    fn take_turn(&mut self, now: Now, key: u32) {
+        if let Some(Some(socket)) = self.sockets.get_mut(key as usize) {
+            socket.write_queued = false;
+            self.write(now, key);
         }
     }
 
@@ -432,6 +448,7 @@ impl Reactor {
             Effect::Flush(key) => self.write(now, key),
             Effect::Deliver(key) => {
                 if let Some(Some(socket)) = self.sockets.get_mut(key as usize) {
+                    socket.streams = true;
                     self.work.queue_write(key, socket);
                 }
             }
