@@ -26,8 +26,10 @@ pub(crate) struct Client {
     pub(crate) connection: Option<u32>,
     /// Bytes on their way to the server.
     pub(crate) outgoing: Vec<u8>,
-    /// When it ended its side, to read on.
-    pub(crate) sending_ended: Option<u64>,
+    /// It ended its side, to read on.
+    pub(crate) sending_ended: bool,
+    /// When it last took what there was.
+    pub(crate) read_at: u64,
     incoming: Vec<u8>,
 }
 
@@ -88,7 +90,7 @@ impl Client {
     /// A reader begins a request, also behind others.
     pub(crate) fn begin_read(&mut self, noticed: Seq, random: &mut Random) {
         let Role::Reader(reader) = &mut self.role else { return };
-        let busy = reader.asked.len() == PIPELINED_MAX || self.sending_ended.is_some();
+        let busy = reader.asked.len() == PIPELINED_MAX || self.sending_ended;
         if busy || self.connection.is_none() {
             return;
         }
@@ -113,13 +115,13 @@ impl Client {
 
     fn new(role: Role) -> Client {
         let (outgoing, incoming) = (Vec::new(), Vec::new());
-        Client { role, connection: None, outgoing, sending_ended: None, incoming }
+        Client { role, connection: None, outgoing, sending_ended: false, read_at: 0, incoming }
     }
 
     /// A connection was made: a subscriber asks at once.
     pub(crate) fn connected(&mut self, key: u32) {
         self.connection = Some(key);
-        self.sending_ended = None;
+        self.sending_ended = false;
         self.outgoing.clear();
         self.incoming.clear();
         if let Role::Subscriber(subscriber) = &mut self.role {
@@ -155,7 +157,7 @@ impl Client {
     /// An appender without a request under way begins one.
     pub(crate) fn begin_append(&mut self, number: usize, random: &mut Random) {
         let Role::Appender(appender) = &mut self.role else { return };
-        let busy = appender.asked.is_some() || self.sending_ended.is_some();
+        let busy = appender.asked.is_some() || self.sending_ended;
         if busy || self.connection.is_none() {
             return;
         }

@@ -179,7 +179,7 @@ impl World {
             return;
         }
         if client.waits() && self.random.one_in(20) {
-            client.sending_ended = Some(now.milliseconds);
+            client.sending_ended = true;
             return self.hub.input_ended(now, key);
         }
         if client.outgoing.is_empty() {
@@ -195,6 +195,7 @@ impl World {
         let now = self.now();
         let client = &mut self.clients[client];
         let Some(key) = client.connection else { return };
+        client.read_at = now.milliseconds;
         self.hub.flushing(key);
         let mut slices = [IoSlice::new(&[]); 4];
         let filled = self.hub.outbox(key).slices(&mut slices, usize::MAX);
@@ -288,9 +289,9 @@ impl World {
                 self.open.remove(&key);
                 let client = self.clients.iter_mut().find(|c| c.connection == Some(key));
                 if let Some(client) = client {
-                    let patient = client.sending_ended.is_some_and(|at| {
-                        self.now < at + config::WRITE_STALL_TIMEOUT && !self.reads_failed
-                    });
+                    let patient = client.sending_ended
+                        && self.now < client.read_at + config::WRITE_STALL_TIMEOUT
+                        && !self.reads_failed;
                     assert!(!(patient && client.waits()), "a half-closed client gets its replies");
                     client.disconnected();
                 }
