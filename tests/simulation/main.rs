@@ -66,6 +66,7 @@ struct World {
     faults: bool,
     /// A reply may have been cut.
     reads_failed: bool,
+    stopping: bool,
     /// The hub said that it has.
     finished: bool,
 }
@@ -112,6 +113,7 @@ impl World {
             noticed: 0,
             faults: true,
             reads_failed: false,
+            stopping: false,
             finished: false,
         }
     }
@@ -291,7 +293,8 @@ impl World {
                 if let Some(client) = client {
                     let patient = client.sending_ended
                         && self.now < client.read_at + config::WRITE_STALL_TIMEOUT
-                        && !self.reads_failed;
+                        && !self.reads_failed
+                        && !self.stopping;
                     assert!(!(patient && client.waits()), "a half-closed client gets its replies");
                     client.disconnected();
                 }
@@ -449,6 +452,8 @@ impl World {
     /// The hub is told to stop: streams end whole, every connection ends, and it says so.
     fn stop(&mut self) {
         let connected: Vec<bool> = self.clients.iter().map(|c| c.connection.is_some()).collect();
+        // What is pipelined behind the last reply of a connection is not answered any more.
+        self.stopping = true;
         self.hub.stop(self.now());
         self.carry_out();
         assert_eq!(self.hub.accept(self.now(), None), None);
