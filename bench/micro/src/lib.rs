@@ -1,0 +1,1 @@
+//! Nothing: the microbenchmarks are in `benches`.
