@@ -1,17 +1,15 @@
--- Reads: one storage or file over and over, or many at random, or many once each.
+-- Reads: one storage or file over and over, or many at random.
 --
 --   wrk -t1 -c64 -d5 --latency -s bench/get.lua http://127.0.0.1:7400 -- PATH
 --   wrk -t1 -c64 -d5 --latency -s bench/get.lua http://127.0.0.1:7400 -- PATH STORAGES
---   wrk -t1 -c64 -d9 --latency -s bench/get.lua http://127.0.0.1:7400 -- PATH STORAGES once
 --
 -- With STORAGES, a number from 0 is put behind PATH, as in "/get?id=s". Ends with a line of JSON.
 
-local requests, storages, once, count = {}, nil, false, 0
+local requests, storages = {}, nil
 
 function init(arguments)
     local path = arguments[1] or "/get?id=a"
     storages = tonumber(arguments[2])
-    once = arguments[3] == "once"
     math.randomseed(os.time())
     if not storages then
         requests[1] = wrk.format("GET", path)
@@ -25,13 +23,6 @@ end
 function request()
     if not storages then
         return requests[1]
-    end
-    if once then
-        count = count + 1
-        if count > storages then
-            wrk.thread:stop()
-        end
-        return requests[(count - 1) % storages + 1]
     end
     return requests[math.random(storages)]
 end

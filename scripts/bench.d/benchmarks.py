@@ -161,9 +161,11 @@ def get_many(kind, path, options):
             fill(options, server, storages=storages, events=storages, bytes=28)
             server.stop()
             server.start()
-            # Each once after a start: none is in memory yet. It ends when all were asked for.
-            parts["cold"] = sample(wrk(options, server, path, str(storages), "once", seconds=60))
-        parts["hot"] = sample(wrk(options, server, path, str(storages)))
+            # Each once after a start, when none is in memory yet, and once more.
+            for part in ("cold, one reader", "hot, one reader"):
+                read = load(options, server, "read", storages=storages, events=1, form="json")
+                parts[part] = sample(read, storages)
+        parts["hot, 64 connections"] = sample(wrk(options, server, path, str(storages)))
         return parts
 
 

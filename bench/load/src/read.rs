@@ -1,5 +1,6 @@
 //! Owns reading histories: one storage after another, as JSON or as an event stream, every event
-//! counted and in order. Called by `main`. Blocking, because it asks how long one reader waits.
+//! counted and in order. Called by `main`. Blocking, because it asks how long one
+//! reader waits.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +10,7 @@ use memchr::{memchr, memmem};
 
 use crate::dialect::{MARK_DIGITS, VALUE_BYTES_MIN};
 use crate::process::Process;
-use crate::report::Report;
+use crate::report::{Durations, Report};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,10 +35,15 @@ pub(crate) fn read(settings: &Settings) -> Result<Report, String> {
     let (begin, cpu_before) = (Instant::now(), cpu());
     let mut first_event = Duration::MAX;
     let mut bytes = 0;
+    let mut waits = Durations::default();
+    let mut connection = None;
     for storage in 0..settings.storages {
-        let history = history(settings, storage).map_err(|error| format!("s{storage}: {error}"))?;
+        let asked = Instant::now();
+        let history = history(settings, storage, &mut connection)
+            .map_err(|error| format!("s{storage}: {error}"))?;
         first_event = first_event.min(history.first_event);
         bytes += history.bytes;
+        waits.add(asked.elapsed());
     }
     let mut report = Report::default();
     report.add("seconds", begin.elapsed().as_secs_f64());
@@ -45,6 +51,7 @@ pub(crate) fn read(settings: &Settings) -> Result<Report, String> {
     report.add("events", settings.events * settings.storages as u64);
     report.add("bytes", bytes);
     report.add("first_event_us", first_event.as_micros());
+    waits.report(&mut report, "reply");
     if let Some(process) = settings.process {
         report.add("rss_bytes", process.rss_bytes());
     }
@@ -56,14 +63,23 @@ struct History {
     bytes: usize,
 }
 
-fn history(settings: &Settings, storage: usize) -> Result<History, String> {
-    let (accept, end): (_, &[u8]) = match settings.form {
+/// On the connection of the last one, if that is one that goes on.
+fn history(
+    settings: &Settings,
+    storage: usize,
+    connection: &mut Option<TcpStream>,
+) -> Result<History, String> {
+    let (accept, mut end): (_, &[u8]) = match settings.form {
         Form::Json => ("application/json", b"\"more\":false}"),
         Form::Stream => ("text/event-stream", b"event: synced\n"),
     };
     let failed = |error| format!("a read: {error}");
     let begin = Instant::now();
-    let mut stream = TcpStream::connect(settings.address).map_err(failed)?;
+    let mut stream = match connection.take() {
+        Some(stream) => stream,
+        None => TcpStream::connect(settings.address).map_err(failed)?,
+    };
+    stream.set_nodelay(true).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let request =
         format!("GET /get?id=s{storage} HTTP/1.1\r\nHost: bench\r\nAccept: {accept}\r\n\r\n");
@@ -77,6 +93,12 @@ fn history(settings: &Settings, storage: usize) -> Result<History, String> {
         let read = stream.read(&mut buffer[kept..]).map_err(failed)?;
         if read == 0 {
             return Err("the reply was cut".to_owned());
+        }
+        if history.bytes == 0
+            && let Form::Json = settings.form
+            && memmem::find(&buffer[..read], b"\r\nTransfer-Encoding: chunked\r\n").is_some()
+        {
+            end = b"\"more\":false}\r\n0\r\n\r\n";
         }
         history.bytes += read;
         let filled = kept + read;
@@ -94,6 +116,9 @@ fn history(settings: &Settings, storage: usize) -> Result<History, String> {
     }
     if marks.count != settings.events {
         return Err(format!("{} events instead of {}", marks.count, settings.events));
+    }
+    if let Form::Json = settings.form {
+        *connection = Some(stream);
     }
     Ok(history)
 }
