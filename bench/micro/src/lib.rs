@@ -1,1 +1,0 @@
-//! Nothing: the microbenchmarks are in `benches`.
