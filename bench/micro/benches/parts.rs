@@ -78,6 +78,9 @@ fn index_publish(bencher: Bencher, subscribers: u32) {
     for slot in 0..subscribers {
         shadow.subscribe(slot, Arc::new([id(&format!("s{slot}"))]));
     }
+    for _ in 0..2 {
+        assert!(shadow.publish(), "nobody holds the spare");
+    }
     let ids: Arc<[Id]> = Arc::new([id("another")]);
     bencher.bench_local(|| {
         shadow.subscribe(subscribers, Arc::clone(&ids));
