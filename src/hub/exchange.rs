@@ -182,10 +182,11 @@ impl Hub {
             let reply = Reply { status: 204, fields: PREFLIGHT, body: b"" };
             return self.reply(now, key, exchange, &reply);
         };
-        if body.len() > config::PARSE_ON_LOOP_BYTES_MAX {
+        let post = exchange.head.method == Method::Post;
+        // A body that does not belong to a POST asks for nothing, and is not read.
+        if post && body.len() > config::PARSE_ON_LOOP_BYTES_MAX {
             return self.parse_elsewhere(now, key, exchange, route, body);
         }
-        let post = exchange.head.method == Method::Post;
         match route.answer(post, &exchange.head.query, &body, &self.options.limits) {
             Ok(answer) => self.dispatch(now, key, exchange, answer),
             Err(problem) => self.reply_problem(now, key, exchange, &problem),

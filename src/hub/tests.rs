@@ -109,6 +109,22 @@ fn a_reply_before_a_stream_goes_out_though_the_peer_has_ended_its_side() {
 }
 
 #[test]
+fn a_get_is_answered_by_its_query_whatever_body_it_brings() {
+    for length in [2, config::PARSE_ON_LOOP_BYTES_MAX + 1] {
+        let mut bench = Bench::new();
+        let key = bench.connect();
+        let body = " ".repeat(length);
+        bench.send(
+            key,
+            &format!("GET /get?limit=0 HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"),
+        );
+        bench.send(key, &body);
+        let reply = bench.take(key);
+        assert!(reply.starts_with("HTTP/1.1 400 ") && reply.contains("\"limit: "), "{reply}");
+    }
+}
+
+#[test]
 fn an_empty_line_is_no_beginning_of_a_head() {
     let mut bench = Bench::new();
     let key = bench.connect();
