@@ -28,7 +28,10 @@ pub struct Comparing {
     to: Seq,
     /// The last `seq` among the storages so far.
     last: Seq,
-    _held: Vec<Held>,
+    /// One of the scans that may be under way, until there is nothing more to scan: a client that
+    /// takes its answer slowly keeps nobody else from one.
+    permit: Option<Held>,
+    _memory: Held,
 }
 
 #[derive(Debug)]
@@ -100,9 +103,11 @@ impl List {
 }
 
 impl Comparing {
-    /// `held` is given back when the comparison is dropped.
-    pub fn new(items: Vec<CompareItem>, to: Seq, held: Vec<Held>) -> Comparing {
-        Comparing { items: items.into_iter(), current: None, begun: 0, to, last: 0, _held: held }
+    /// `memory` is given back when the comparison is dropped, `permit` after its last scan.
+    pub fn new(items: Vec<CompareItem>, to: Seq, permit: Held, memory: Held) -> Comparing {
+        let items = items.into_iter();
+        let (permit, _memory) = (Some(permit), memory);
+        Comparing { items, current: None, begun: 0, to, last: 0, permit, _memory }
     }
 
     /// One slice: a scan's worth of events, or a page's worth of output. Returns whether more is to
@@ -127,6 +132,10 @@ impl Comparing {
             match current.step(&mut slice, random, out)? {
                 ControlFlow::Continue(phase) => self.current = Some(Current { phase, ..current }),
                 ControlFlow::Break(()) => out.push(b'}'),
+            }
+            let scans = self.current.as_ref().is_some_and(|current| current.phase.scans());
+            if !scans && self.items.len() == 0 {
+                self.permit = None;
             }
         }
         Ok(true)
@@ -170,6 +179,16 @@ impl Comparing {
 }
 
 impl Phase {
+    fn scans(&self) -> bool {
+        match self {
+            Phase::Matching { .. }
+            | Phase::Adding { .. }
+            | Phase::Claiming { .. }
+            | Phase::Gathering { .. } => true,
+            Phase::ServerMissing { .. } | Phase::Own(_) => false,
+        }
+    }
+
     fn first(filter: Option<Filter>, asked: Option<u64>, count: u64, out: &mut Vec<u8>) -> Phase {
         let own = own_hashes(asked, count);
         match filter {

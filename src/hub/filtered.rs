@@ -125,10 +125,10 @@ impl Hub {
             );
             return self.reply_problem(now, key, exchange, &Problem::bad_request(detail));
         }
-        let Some(held) = self.hold_comparison(&items) else {
+        let Some((permit, memory)) = self.hold_comparison(&items) else {
             return self.reply_problem(now, key, exchange, &busy("scans'"));
         };
-        let comparing = Box::new(Comparing::new(items, self.visible, held));
+        let comparing = Box::new(Comparing::new(items, self.visible, permit, memory));
         let token = Token { connection: key, exchange: exchange.number };
         self.connections[key as usize].state =
             State::Answering(Box::new(exchange), Waiting::Compare);
@@ -140,12 +140,12 @@ impl Hub {
     }
 
     /// A place among the scans, and the memory of the filters and of what the server's own needs.
-    fn hold_comparison(&mut self, items: &[CompareItem]) -> Option<Vec<Held>> {
+    fn hold_comparison(&mut self, items: &[CompareItem]) -> Option<(Held, Held)> {
         let filters = items.iter().filter_map(|item| item.filter.as_ref());
         let own = items.iter().any(|item| item.count.is_some());
         let own = usize::from(own) * config::OWN_FILTER_HASHES_BYTES_MAX;
         let bytes = own + filters.map(crate::filter::Filter::bytes).sum::<usize>();
-        Some(vec![self.scan_permit()?, self.hold_bytes(bytes)?])
+        Some((self.scan_permit()?, self.hold_bytes(bytes)?))
     }
 
     /// The first page of a comparison came.
