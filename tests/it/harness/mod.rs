@@ -1,6 +1,7 @@
 //! What the tests drive the server with: its process, an HTTP/1.1 client, an SSE client. All of it
 //! fails the test when something does not come within `PATIENCE`; nothing sleeps.
 
+mod decoder;
 pub(crate) mod filter;
 mod folder;
 mod http;
@@ -11,12 +12,13 @@ mod sse;
 
 use std::time::Duration;
 
+pub(crate) use decoder::Message;
 pub(crate) use folder::Folder;
 pub(crate) use http::{Connection, Fault, Reply, find};
 pub(crate) use process::Process;
 pub(crate) use random::Random;
 pub(crate) use server::{Server, listening, rill, set_over};
-pub(crate) use sse::{Message, Stream};
+pub(crate) use sse::Stream;
 
 /// How long a test waits for what must come: far longer than a busy machine takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
