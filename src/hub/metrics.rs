@@ -145,6 +145,8 @@ impl Hub {
     pub(super) fn render_metrics(&self) -> String {
         let metrics = &self.metrics;
         let (streams, lagging) = self.count_streams();
+        let leaving = self.tenants.len() - streams;
+        let changes = self.credits.subscriptions + self.waiting_subscriptions.len();
         let queued: usize = self.connections.iter().map(|(_, c)| c.outbox.bytes()).sum();
         let mut text = Text(String::with_capacity(4096));
         text.head("rill_requests_total", "counter", "Requests answered, by kind and status.");
@@ -188,6 +190,9 @@ impl Hub {
             ("rill_queued_bytes", "Bytes queued for all connections.", queued as u64),
             ("rill_bodies_bytes", "Request bodies in memory.", self.bodies_bytes as u64),
             ("rill_appends_in_flight", "Appends with the writer.", self.credits.appends as u64),
+            ("rill_subscriptions_in_flight", "Changes of the index under way.", changes as u64),
+            ("rill_streams_leaving", "Ended streams with answers under way.", leaving as u64),
+            ("rill_pings_in_flight", "Health checks with the writer.", self.credits.pings as u64),
             ("rill_reads_in_flight", "Requests with the readers.", self.credits.reads as u64),
             ("rill_reads_waiting", "Requests kept back.", self.waiting_reads.len() as u64),
             ("rill_filters_bytes", "Filters in memory.", self.filters_bytes.get() as u64),
