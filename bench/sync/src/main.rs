@@ -1,6 +1,6 @@
 //! What syncing costs, measured with the reference client against the real server: bytes, round
 //! trips, processor time; and what others notice of it. Owns the command line, and says what was
-//! measured on. `bench/sync/README.md` says what for.
+//! measured on. `bench/README.md` says what for.
 //!
 //! The algorithm and its HTTP are the example's own files. What it says goes to stderr, so that
 //! stdout is the tables alone.
