@@ -26,8 +26,10 @@ end
 function request()
     count = count + 1
     local value = (prefix .. count .. "." .. padding):sub(1, value_bytes)
-    return wrk.format("POST", "/set/s" .. math.random(storages) - 1, nil,
-        '{"value":"' .. value .. '"}')
+    -- By hand, which takes the generator less time than wrk.format.
+    return "POST /set/s" .. math.random(storages) - 1 .. " HTTP/1.1\r\nHost: bench\r\n" ..
+        "Content-Length: " .. value_bytes + 12 .. "\r\n\r\n" ..
+        '{"value":"' .. value .. '"}'
 end
 
 function done(summary, latency)

@@ -1,6 +1,7 @@
 """Owns the outcome: medians over the rounds, the table, results.json. Used by `scripts/bench`."""
 
 import json
+import os
 import statistics
 import time
 
@@ -47,7 +48,9 @@ class Results:
                 for benchmark, label, median in self.medians()]
         failures = [{"benchmark": benchmark, "contender": label, "error": error}
                     for benchmark, label, error in self.failures]
-        whole = self.about | {"results": rows, "failures": failures}
+        # With what others had the machine do meanwhile, numbers say little.
+        ended = {"load_average_at_end": os.getloadavg()[0]}
+        whole = self.about | ended | {"results": rows, "failures": failures}
         text = json.dumps(whole, indent=1, ensure_ascii=False)
         self.path.write_text(text + "\n", encoding="utf-8")
 
