@@ -252,7 +252,12 @@ impl Current {
                         Some(peeled) => {
                             out.extend_from_slice(b",\"clientMissing\":[");
                             let peeled = Box::new(peeled);
-                            Phase::Claiming { after: 0, list: List::Empty, peeled }
+                            if peeled.unclaimed(0).next().is_none() {
+                                // Equal sets: no event is to be looked for.
+                                server_missing(Entries::Peeled(peeled), None, out)
+                            } else {
+                                Phase::Claiming { after: 0, list: List::Empty, peeled }
+                            }
                         }
                         None => {
                             write_undecoded(out, next_cells(cells));
