@@ -49,7 +49,10 @@
 //! 5. **A slot is used again only when nobody can mean its former tenant**: after `Left`, and after
 //!    the last page that was on its way.
 //! 6. **The log is the truth.** A commit writes one table. Everything else is derived from it, trails
-//!    it by a mark, and could be made again from it.
+//!    it by a mark, and could be made again from it. What is past the mark, writer and readers each
+//!    hold in memory; a reader reads every new row of the log once, when it is next asked, so that
+//!    nothing need be sent to it. What the hot cache does not hold comes from a reader: there is no
+//!    tail of recent events in the loop.
 //! 7. **Storages have no numbers.** The store's indexes use 128 bits of SHA-256 over the identifier,
 //!    so an append looks no name up, and there is no table of names to keep.
 //! 8. **Every limit is in [`config`]** and has an answer that a client can see.
