@@ -18,12 +18,13 @@ use independent::{Bloom, Digest};
 /// What the kind is of, then what the kind takes.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 5 {
+    match input.byte() % 6 {
         0 => decoded(&String::from_utf8_lossy(input.rest())),
         1 => decoded(&independent::base64url(input.rest())),
         2 => decoded(&well_formed(&mut input)),
         3 => inverse_bloom_of_a_set(&mut input),
-        _ => sketch_of_a_set(&mut input),
+        4 => sketch_of_a_set(&mut input),
+        _ => torn_sketch(&mut input),
     }
 }
 
@@ -139,4 +140,18 @@ fn sketch_of_a_set(input: &mut Input<'_>) {
     let left: BTreeSet<String> = peeled.unclaimed(0).map(|(_, entry)| entry.to_string()).collect();
     let expected = theirs.iter().map(|digest| independent::entry(2, digest, seed));
     assert_eq!(left, expected.collect(), "what is not claimed is the sender's");
+}
+
+/// A sketch without some of its cells: events that can be taken out of one cell stand in others
+/// only then, and could be taken out for ever.
+fn torn_sketch(input: &mut Input<'_>) {
+    let (events, cells, seed) = (input.byte() % 8, usize::from(input.byte()) + 1, input.u64());
+    let text = independent::sketch(&numbered(0, events.into()), cells as u32, seed);
+    let mut bytes = independent::from_base64url(&text);
+    for cell in bytes[24..].chunks_mut(12) {
+        if input.byte() % 3 == 1 {
+            cell.fill(0);
+        }
+    }
+    decoded(&independent::base64url(&bytes));
 }
