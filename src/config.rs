@@ -60,8 +60,9 @@ pub const LISTENERS_MAX: usize = 64;
 pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Descriptors kept back from connections: the database, its log, the poll, the listeners.
 pub const RESERVED_DESCRIPTORS: usize = 64;
-/// Pieces given to one vectored write.
-pub const WRITE_SLICES_MAX: usize = 64;
+/// Pieces smaller than this are copied together and sent as one: a vectored write of small pieces
+/// costs the kernel more than the copy.
+pub const GATHERED_BYTES: usize = 16 * KIB;
 /// What may be queued for one connection, unless a single frame is larger than that.
 pub const OUTBOX_BYTES_MAX: usize = 256 * KIB;
 /// Events of one append go to their subscribers in frames of this size, unless one event is larger:

@@ -3,7 +3,6 @@
 //! the hub asks for room before it queues.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -53,23 +52,27 @@ impl Outbox {
         }
     }
 
-    /// Fills `slices` from the front, with `most` bytes at most; returns how many it filled.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>], most: usize) -> usize {
-        let mut skip = self.sent;
-        let mut left = most;
-        let mut filled = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            if left == 0 {
+    /// The next bytes, from the front and `most` at best: the first piece as it is where that is
+    /// all or long enough for a write of its own, else pieces gathered in `buffer`.
+    pub fn next<'a>(&'a self, buffer: &'a mut [u8], most: usize) -> &'a [u8] {
+        let Some(first) = self.pieces.front() else { return &[] };
+        let first = &first.as_slice()[self.sent..];
+        if self.pieces.len() == 1 || first.len() >= buffer.len() {
+            return &first[..first.len().min(most)];
+        }
+        let room = buffer.len().min(most);
+        let (mut filled, mut skip) = (0, self.sent);
+        for piece in &self.pieces {
+            let piece = &piece.as_slice()[skip..];
+            let taken = piece.len().min(room - filled);
+            buffer[filled..filled + taken].copy_from_slice(&piece[..taken]);
+            filled += taken;
+            skip = 0;
+            if filled == room {
                 break;
             }
-            let piece = &piece.as_slice()[skip..];
-            let taken = piece.len().min(left);
-            *slice = IoSlice::new(&piece[..taken]);
-            left -= taken;
-            skip = 0;
-            filled += 1;
         }
-        filled
+        &buffer[..filled]
     }
 
     /// Forgets the first `bytes`, which were sent.
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn whatever_the_sizes_of_the_writes_the_bytes_leave_in_order() {
         let shared: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
-        for step in 1..20 {
+        for (step, gathered) in (1..20).flat_map(|step| (1..8).map(move |size| (step, size))) {
             let mut outbox = Outbox::default();
             outbox.push(b"abc".to_vec());
             outbox.push_shared(&shared, 2..5);
@@ -114,15 +117,14 @@ mod tests {
             assert_eq!(outbox.bytes(), 9);
             let mut sent = Vec::new();
             while !outbox.is_empty() {
-                let mut slices = [IoSlice::new(&[]); 2];
-                let filled = outbox.slices(&mut slices, 4);
-                let flat: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
-                assert!((1..=4).contains(&flat.len()), "some, and no more than asked for");
-                let part = &flat[..step.min(flat.len())];
-                sent.extend_from_slice(part);
+                let mut buffer = vec![0; gathered];
+                let next = outbox.next(&mut buffer, 4);
+                assert!((1..=4).contains(&next.len()), "some, and no more than asked for");
+                let part = next[..step.min(next.len())].to_vec();
+                sent.extend_from_slice(&part);
                 outbox.advance(part.len());
             }
-            assert_eq!(sent, b"abc234xyz", "in steps of {step}");
+            assert_eq!(sent, b"abc234xyz", "in steps of {step}, {gathered} gathered");
         }
     }
 }

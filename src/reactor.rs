@@ -6,7 +6,7 @@
 //! what it is known to be ready for. A write is tried first; readiness matters only for leftovers.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,6 +49,7 @@ pub struct Reactor {
     work: Work,
     origin: Instant,
     buffer: Vec<u8>,
+    gathered: Vec<u8>,
 }
 
 /// A socket and what it is known to be ready for.
@@ -169,6 +170,7 @@ impl Reactor {
             work: Work::default(),
             origin: Instant::now(),
             buffer: vec![0; config::TURN_BYTES_MAX],
+            gathered: vec![0; config::GATHERED_BYTES],
         })
     }
 
@@ -392,10 +394,9 @@ impl Reactor {
                 self.work.queue_write(key, socket);
                 return;
             }
-            let mut slices = [IoSlice::new(&[]); config::WRITE_SLICES_MAX];
-            let filled = outbox.slices(&mut slices, left);
-            let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
-            match socket.stream.write_vectored(&slices[..filled]) {
+            let bytes = outbox.next(&mut self.gathered, left);
+            let offered = bytes.len();
+            match socket.stream.write(bytes) {
                 Ok(length) => {
                     socket.writable = length == offered;
                     left = left.saturating_sub(length);

@@ -63,9 +63,8 @@ impl Bench {
     fn take(&mut self, key: u32) -> String {
         let mut taken = Vec::new();
         while !self.closed.contains(&key) && !self.hub.outbox(key).is_empty() {
-            let mut slices = [std::io::IoSlice::new(&[]); 8];
-            let filled = self.hub.outbox(key).slices(&mut slices, usize::MAX);
-            let bytes: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
+            let mut buffer = [0; config::GATHERED_BYTES];
+            let bytes = self.hub.outbox(key).next(&mut buffer, usize::MAX).to_vec();
             self.hub.flushing(key);
             self.hub.sent(self.now(), key, bytes.len());
             self.carry_out();

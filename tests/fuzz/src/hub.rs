@@ -4,7 +4,6 @@
 //! time. Order and completeness of streams are the simulation's to check.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::IoSlice;
 use std::time::Duration;
 
 use rill::config;
@@ -220,10 +219,7 @@ impl World {
             return false;
         }
         self.hub.flushing(key);
-        let mut slices = [IoSlice::new(&[]); 4];
-        let filled = self.hub.outbox(key).slices(&mut slices, most);
-        let bytes: Vec<u8> =
-            slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+        let bytes = self.hub.outbox(key).next(&mut [0; 256], most).to_vec();
         client.incoming.extend_from_slice(&bytes);
         assert!(client.incoming.starts_with(b"HTTP/1.1 ") || client.incoming.len() < 9);
         if self.hub.outbox(key).bytes() == bytes.len() {
