@@ -39,6 +39,16 @@ pub const SKETCH_CELLS_MAX: u32 = 32_768;
 pub const SYNCED_ITEMS_MAX: usize = 100;
 /// Request bodies in memory together, whatever they wait for; beyond it a request is a 503.
 pub const BODIES_BYTES_MAX: usize = 128 * MIB;
+/// Heads that are not whole, and requests behind others of their connections, in memory together:
+/// beyond it a head is a 503, and what follows a request is not read before that was answered.
+pub const INPUTS_BYTES_MAX: usize = 64 * MIB;
+/// What a storage of a selection takes besides its name: in the plan, in both copies of the index.
+pub const SELECTED_STORAGE_BYTES: usize = 256;
+/// A selection up to this counts as part of its connection.
+pub const SELECTION_SMALL_BYTES: usize = 2 * KIB;
+/// Larger selections in memory together, of streams for as long as those last; beyond it a request
+/// is a 503, and a stream sent away.
+pub const SELECTIONS_BYTES_MAX: usize = 256 * MIB;
 /// Bodies above this are parsed and hashed by a reader thread: 64 KiB take the loop 0.2 ms.
 pub const PARSE_ON_LOOP_BYTES_MAX: usize = 64 * KIB;
 
@@ -65,6 +75,9 @@ pub const RESERVED_DESCRIPTORS: usize = 64;
 pub const GATHERED_BYTES: usize = 16 * KIB;
 /// What may be queued for one connection, unless a single frame is larger than that.
 pub const OUTBOX_BYTES_MAX: usize = 256 * KIB;
+/// What is queued for all connections together, what several get once. Beyond it those that hold
+/// the most are closed.
+pub const OUTBOXES_BYTES_MAX: usize = 256 * MIB;
 /// Events of one append go to their subscribers in frames of this size, unless one event is larger:
 /// each frame costs every subscriber a step of the loop.
 pub const FRAME_BYTES: usize = 16 * KIB;
@@ -111,6 +124,9 @@ pub const RETRY_AWAY_JITTER: u64 = 7_000;
 /// `Retry-After` of a 503, in seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 2;
 
+/// What a connection takes of itself, its stream and its small selection with it.
+pub const CONNECTION_BYTES: usize = 8 * KIB;
+
 // --- Queues between threads -------------------------------------------------------------------
 
 /// Appends with the writer; beyond it a request is a 503.
@@ -130,8 +146,15 @@ pub const READS_WAITING_MAX: usize = 16_384;
 pub const NOTICES_MAX: usize = 1_024;
 /// Notices, and answers of the readers, taken in one turn.
 pub const TURN_MESSAGES_MAX: usize = 256;
+/// Bytes in answers of the readers after which the others wait for the next turn.
+pub const TURN_ANSWERS_BYTES: usize = 512 * KIB;
+/// Answers of the readers that the loop has not taken; a full queue holds the readers.
+pub const ANSWERS_MAX: usize = 16;
 /// Log lines that the log thread has not written; further ones are counted and dropped.
 pub const LOG_LINES_MAX: usize = 1_024;
+
+/// What a message between threads takes besides what it carries.
+pub const MESSAGE_BYTES: usize = 512;
 
 // --- The writer and the store -----------------------------------------------------------------
 
@@ -146,6 +169,8 @@ pub const PUBLISH_RETRY: u64 = 1;
 pub const FOLD_EVENTS: usize = 16_384;
 /// Events past the indexes that a commit may find; above it, it folds before it appends.
 pub const UNFOLDED_EVENTS_MAX: usize = 8 * FOLD_EVENTS;
+/// What such an event takes in the memory of each thread that finds it there.
+pub const UNFOLDED_EVENT_BYTES: usize = 192;
 /// Between commits the log is indexed from so many events on: fewer are not worth a segment.
 pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
@@ -210,4 +235,41 @@ impl Default for Settings {
             connections_max: usize::MAX,
         }
     }
+}
+
+/// The most memory that the process may take with these settings, the sum of the limits above; its
+/// code and what the kernel holds for sockets aside. Most of it is for clients that mean harm: a thousand idle streams take
+/// half a megabyte.
+pub fn memory_bytes_max(settings: &Settings) -> usize {
+    // As JSON a character may take six bytes.
+    let largest_event = 6 * settings.value_bytes_max + 6 * ID_BYTES_MAX + KIB;
+    let largest_page = PAGE_BYTES + largest_event;
+    let connections = settings.connections_max.saturating_add(CONNECTIONS_OVERFLOW);
+    // What came for a connection and has no other place is in one buffer, that of the loop.
+    let connections = connections.saturating_mul(CONNECTION_BYTES).saturating_add(TURN_BYTES_MAX);
+    // A vector that grows takes up to twice what is in it.
+    let received = 2 * (BODIES_BYTES_MAX + settings.body_bytes_max) + 2 * INPUTS_BYTES_MAX;
+    // Readers and the writer each know the events that no index holds yet.
+    let unfolded = (UNFOLDED_EVENTS_MAX + FOLD_EVENTS) * UNFOLDED_EVENT_BYTES;
+    // Each reader parses a body, which stands there twice then, or makes a page.
+    let reader = (2 * settings.body_bytes_max).max(2 * largest_page) + PAGE_CACHE_BYTES + unfolded;
+    let readers = settings.readers * reader + (ANSWERS_MAX * largest_page);
+    // Of a turn's answers the last may be of any size, and is copied to be framed.
+    let sent = OUTBOXES_BYTES_MAX + TURN_ANSWERS_BYTES + 2 * largest_page;
+    let writer = COMMIT_BYTES_MAX.max(settings.body_bytes_max)
+        + PAGE_CACHE_BYTES
+        + unfolded
+        + FILTERS_BYTES_MAX;
+    let checkpointer = PAGE_CACHE_BYTES;
+    let hot = HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX;
+    // Messages hold little besides what is counted above.
+    let queues = (APPENDS_IN_FLIGHT_MAX
+        + SUBSCRIPTIONS_IN_FLIGHT_MAX
+        + READS_IN_FLIGHT_MAX
+        + READS_WAITING_MAX
+        + STREAMS_LEAVING_MAX
+        + NOTICES_MAX)
+        * MESSAGE_BYTES;
+    let all = [received, SELECTIONS_BYTES_MAX, readers, sent, writer, checkpointer, hot, queues];
+    all.into_iter().fold(connections, usize::saturating_add)
 }

@@ -74,7 +74,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     // take memory for what is in them, where a bounded channel takes it for what could be.
     let (to_writer, writer_inbox) = unbounded();
     let (to_readers, reader_inbox) = unbounded();
-    let (answers, from_readers) = unbounded();
+    let (answers, from_readers) = bounded(config::ANSWERS_MAX);
     let (notices, from_writer) = bounded(config::NOTICES_MAX);
     let (to_checkpointer, checkpoint_requests) = bounded(1);
 

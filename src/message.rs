@@ -67,7 +67,9 @@ pub struct Append {
 impl Append {
     /// What it holds in memory until it is answered, near enough.
     pub fn bytes(&self) -> usize {
-        self.values.iter().map(|value| value.text.len() + size_of::<NewValue>()).sum()
+        // Each value has an allocation of its own, and is given a place.
+        const EACH: usize = size_of::<NewValue>() + size_of::<Placed>() + 32;
+        self.values.iter().map(|value| value.text.len() + EACH).sum()
     }
 }
 
@@ -243,6 +245,18 @@ pub enum FromReader {
         slot: Slot,
         error: StoreError,
     },
+}
+
+impl FromReader {
+    /// What is to be sent of it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            FromReader::Opened { page, .. } => page.body.len(),
+            FromReader::Paged { body, .. } => body.len(),
+            FromReader::Followed { frames, .. } => frames.len(),
+            _ => 0,
+        }
+    }
 }
 
 #[derive(Debug)]

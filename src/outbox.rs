@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::held::Held;
+
 #[derive(Debug, Default)]
 pub struct Outbox {
     pieces: VecDeque<Piece>,
@@ -16,15 +18,28 @@ pub struct Outbox {
 
 #[derive(Debug)]
 enum Piece {
-    Owned(Vec<u8>),
-    Shared(Arc<[u8]>, Range<u32>),
+    Owned(Vec<u8>, #[expect(dead_code, reason = "gives its memory back when dropped")] Held),
+    Shared(Arc<Shared>, Range<u32>),
+}
+
+/// Bytes that stand in several outboxes, and count once in what all of them hold.
+#[derive(Debug)]
+pub struct Shared {
+    bytes: Vec<u8>,
+    _held: Held,
+}
+
+impl Shared {
+    pub fn new(bytes: Vec<u8>, held: Held) -> Shared {
+        Shared { bytes, _held: held }
+    }
 }
 
 impl Piece {
     fn as_slice(&self) -> &[u8] {
         match self {
-            Piece::Owned(bytes) => bytes,
-            Piece::Shared(bytes, range) => &bytes[range.start as usize..range.end as usize],
+            Piece::Owned(bytes, _) => bytes,
+            Piece::Shared(shared, range) => &shared.bytes[range.start as usize..range.end as usize],
         }
     }
 }
@@ -38,17 +53,18 @@ impl Outbox {
         self.bytes == 0
     }
 
-    pub fn push(&mut self, bytes: Vec<u8>) {
+    /// `held` is what the bytes take of the memory of all outboxes.
+    pub fn push(&mut self, bytes: Vec<u8>, held: Held) {
         if !bytes.is_empty() {
             self.bytes += bytes.len();
-            self.pieces.push_back(Piece::Owned(bytes));
+            self.pieces.push_back(Piece::Owned(bytes, held));
         }
     }
 
-    pub fn push_shared(&mut self, bytes: &Arc<[u8]>, range: Range<u32>) {
+    pub fn push_shared(&mut self, shared: &Arc<Shared>, range: Range<u32>) {
         if !range.is_empty() {
             self.bytes += range.len();
-            self.pieces.push_back(Piece::Shared(Arc::clone(bytes), range));
+            self.pieces.push_back(Piece::Shared(Arc::clone(shared), range));
         }
     }
 
@@ -103,18 +119,20 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::Counter;
 
     #[test]
     fn whatever_the_sizes_of_the_writes_the_bytes_leave_in_order() {
-        let shared: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
+        let counter = Counter::default();
+        let shared = Arc::new(Shared::new(b"0123456789".to_vec(), counter.hold(10)));
         for (step, gathered) in (1..20).flat_map(|step| (1..8).map(move |size| (step, size))) {
             let mut outbox = Outbox::default();
-            outbox.push(b"abc".to_vec());
+            outbox.push(b"abc".to_vec(), counter.hold(3));
             outbox.push_shared(&shared, 2..5);
-            outbox.push(Vec::new());
+            outbox.push(Vec::new(), counter.hold(0));
             outbox.push_shared(&shared, 3..3);
-            outbox.push(b"xyz".to_vec());
-            assert_eq!(outbox.bytes(), 9);
+            outbox.push(b"xyz".to_vec(), counter.hold(3));
+            assert_eq!((outbox.bytes(), counter.get()), (9, 16));
             let mut sent = Vec::new();
             while !outbox.is_empty() {
                 let mut buffer = vec![0; gathered];
@@ -125,6 +143,7 @@ mod tests {
                 outbox.advance(part.len());
             }
             assert_eq!(sent, b"abc234xyz", "in steps of {step}, {gathered} gathered");
+            assert_eq!(counter.get(), 10, "what is sent is held no longer");
         }
     }
 }

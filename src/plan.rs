@@ -24,6 +24,8 @@ pub struct ReadPlan {
     pub after: Seq,
     /// What the filters take of the memory for them.
     pub held: Option<Held>,
+    /// What its storages take of the memory for them.
+    pub selection_held: Option<Held>,
 }
 
 #[derive(Clone, Debug)]

@@ -416,10 +416,7 @@ impl Reactor {
     fn take_messages(&mut self, now: Now) {
         let notices: Vec<FromWriter> =
             self.channels.from_writer.try_iter().take(config::TURN_MESSAGES_MAX).collect();
-        let answers: Vec<FromReader> =
-            self.channels.from_readers.try_iter().take(config::TURN_MESSAGES_MAX).collect();
-        self.work.messages = notices.len() == config::TURN_MESSAGES_MAX
-            || answers.len() == config::TURN_MESSAGES_MAX;
+        self.work.messages = notices.len() == config::TURN_MESSAGES_MAX;
         {
             // Loaded after the notices were taken: it holds every slot that they say has joined.
             let index = self.published.load();
@@ -427,9 +424,14 @@ impl Reactor {
                 self.hub.from_writer(now, notice, &index);
             }
         }
-        for answer in answers {
+        let (mut answers, mut bytes) = (0, 0);
+        while answers < config::TURN_MESSAGES_MAX && bytes < config::TURN_ANSWERS_BYTES {
+            let Ok(answer) = self.channels.from_readers.try_recv() else { return };
+            answers += 1;
+            bytes += answer.bytes();
             self.hub.from_reader(now, answer);
         }
+        self.work.messages = true;
     }
 
     fn carry_out(&mut self, now: Now) {

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::config::{
     HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SCAN_EVENTS, SYNCED_ITEMS_MAX,
@@ -392,7 +392,8 @@ impl Page {
     }
 }
 
-/// A reader's thread: until the hub is gone. The answers' queue has a place for every request.
+/// A reader's thread: until the hub is gone. The loop takes answers only when it is awake: it is
+/// woken before a full queue is waited for.
 pub fn run(
     mut reader: Reader,
     requests: Receiver<ToReader>,
@@ -400,8 +401,15 @@ pub fn run(
     wake: Box<dyn Fn() + Send>,
 ) {
     while let Ok(request) = requests.recv() {
-        if answers.send(reader.step(request)).is_err() {
-            return;
+        match answers.try_send(reader.step(request)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(answer)) => {
+                wake();
+                if answers.send(answer).is_err() {
+                    return;
+                }
+            }
+            Err(TrySendError::Disconnected(_)) => return,
         }
         wake();
     }

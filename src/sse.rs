@@ -7,7 +7,6 @@
 
 use std::iter::Peekable;
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::config::{self, FRAME_BYTES};
 use crate::event::{Epoch, Seq};
@@ -91,7 +90,7 @@ fn write_epoch(out: &mut Vec<u8>, epoch: Epoch) {
 /// Events of one storage, encoded once, chunk framing included, for every subscriber.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    bytes: Arc<[u8]>,
+    bytes: Vec<u8>,
     payload: Range<u32>,
     events: usize,
     last: Seq,
@@ -119,7 +118,7 @@ impl Frame {
         http::write_chunk(&mut bytes, &payload);
         let end = bytes.len() - b"\r\n".len();
         let payload = (end - payload.len()) as u32..end as u32;
-        Some(Frame { bytes: bytes.into(), payload, events: taken, last })
+        Some(Frame { bytes, payload, events: taken, last })
     }
 
     pub fn events(&self) -> usize {
@@ -131,7 +130,7 @@ impl Frame {
         self.last
     }
 
-    pub fn bytes(&self) -> &Arc<[u8]> {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
@@ -201,7 +200,7 @@ mod tests {
         let payload = &bytes[bare.start as usize..bare.end as usize];
         let mut chunk = Vec::new();
         http::write_chunk(&mut chunk, payload);
-        assert_eq!(&bytes[..], chunk);
+        assert_eq!(bytes, chunk);
         assert!(payload.starts_with(b"id: 1.00000001\n") && payload.ends_with(b"\n\n"));
     }
 

@@ -162,13 +162,15 @@ impl Connection {
         self.input.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
-    /// Whether the reactor should read from it now.
-    pub(super) fn wants_input(&self, outbox_bytes_max: usize) -> bool {
+    /// Whether the reactor should read from it now. Without room, no request is read before the one
+    /// before it was answered.
+    pub(super) fn wants_input(&self, outbox_bytes_max: usize, room: bool) -> bool {
         match &self.state {
             _ if self.input_ended => false,
+            State::Head { .. } if !room && !self.outbox.is_empty() => false,
             State::Head { .. } | State::Body(_) => self.outbox.bytes() <= outbox_bytes_max,
             State::Answering(..) | State::Replying(_) | State::Closing => {
-                self.input.len() < config::TURN_BYTES_MAX
+                room && self.input.len() < config::TURN_BYTES_MAX
             }
             State::Streaming(_) | State::Lingering => true,
             State::Closed => false,

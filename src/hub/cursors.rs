@@ -61,7 +61,7 @@ fn resolve(
         Window::Newest(_) if after.is_some() && !reset => Window::All,
         window => window,
     };
-    ReadPlan { items, window, reset, after: after_seq, held: None }
+    ReadPlan { items, window, reset, after: after_seq, held: None, selection_held: None }
 }
 
 /// The strong entity tag of a JSON reply: as the rest is in the URL, the last `seq` among its

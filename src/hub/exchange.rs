@@ -37,40 +37,45 @@ impl Hub {
         }
         if !connection.input.is_empty() {
             connection.input.extend_from_slice(data);
+            self.inputs_bytes += data.len();
             self.resume(now, key);
             return;
         }
         let used = self.consume(now, key, data);
-        self.keep(key, &data[used..]);
+        self.keep(now, key, &data[used..]);
         self.arm(key);
     }
 
     /// Goes on with what came before and waited.
     pub(super) fn resume(&mut self, now: Now, key: u32) {
-        let mut input = std::mem::take(&mut self.connections[key as usize].input);
+        let input = std::mem::take(&mut self.connections[key as usize].input);
         if !input.is_empty() {
+            self.inputs_bytes -= input.len();
             let used = self.consume(now, key, &input);
-            input.drain(..used);
-            self.keep(key, &input);
+            self.keep(now, key, &input[used..]);
         }
         let connection = &self.connections[key as usize];
         if connection.input_ended {
             self.after_input_ended(now, key);
-        } else if connection.wants_input(self.options.outbox_bytes_max) {
+        } else if self.wants_input(key) {
             self.effects.push(Effect::Resume(key));
         }
         self.arm(key);
     }
 
     /// Keeps bytes that no exchange took, unless none ever will.
-    fn keep(&mut self, key: u32, rest: &[u8]) {
-        let connection = &mut self.connections[key as usize];
-        let taken = matches!(
-            connection.state,
-            State::Head { .. } | State::Answering(..) | State::Replying(_)
-        );
-        if taken {
-            connection.input = rest.to_vec();
+    fn keep(&mut self, now: Now, key: u32, rest: &[u8]) {
+        let connection = &self.connections[key as usize];
+        let full = self.inputs_bytes + rest.len() > config::INPUTS_BYTES_MAX;
+        match connection.state {
+            State::Head { .. } if full && connection.outbox.is_empty() => {
+                self.metrics.hostile(Hostile::HeadsOverLimit);
+                self.refuse(now, key, &Problem::new(503, "too many request heads are in memory"));
+            }
+            State::Head { .. } | State::Answering(..) | State::Replying(_) => {
+                self.set_input(key, rest.to_vec());
+            }
+            _ => {}
         }
     }
 

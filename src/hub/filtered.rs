@@ -34,6 +34,17 @@ impl Hub {
         true
     }
 
+    /// Holds the memory of a selection, if it is a large one. `None` when there is no room.
+    pub(super) fn hold_selection(&self, plan: &ReadPlan) -> Option<Option<Held>> {
+        let names = plan.items.iter().map(|item| item.id.as_str().len());
+        let bytes = names.map(|name| name + config::SELECTED_STORAGE_BYTES).sum();
+        if bytes <= config::SELECTION_SMALL_BYTES {
+            return Some(None);
+        }
+        let all = self.selections_bytes.get() + bytes;
+        (all <= config::SELECTIONS_BYTES_MAX).then(|| Some(self.selections_bytes.hold(bytes)))
+    }
+
     /// Filters share the memory of bodies: most came in one.
     fn hold_bytes(&mut self, bytes: usize) -> Option<Held> {
         let all = self.bodies_bytes + self.filters_bytes.get() + bytes;

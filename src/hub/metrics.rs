@@ -72,10 +72,12 @@ pub(super) enum Hostile {
     TooManyConnections,
     StreamsTurnedAway,
     BodiesOverLimit,
+    HeadsOverLimit,
+    OutboxesOverLimit,
 }
 
 impl Hostile {
-    const ALL: [Hostile; 7] = [
+    const ALL: [Hostile; 9] = [
         Hostile::Malformed,
         Hostile::SlowHead,
         Hostile::SlowBody,
@@ -83,6 +85,8 @@ impl Hostile {
         Hostile::TooManyConnections,
         Hostile::StreamsTurnedAway,
         Hostile::BodiesOverLimit,
+        Hostile::HeadsOverLimit,
+        Hostile::OutboxesOverLimit,
     ];
 
     fn name(self) -> &'static str {
@@ -94,6 +98,8 @@ impl Hostile {
             Hostile::TooManyConnections => "too_many_connections",
             Hostile::StreamsTurnedAway => "streams_turned_away",
             Hostile::BodiesOverLimit => "bodies_over_limit",
+            Hostile::HeadsOverLimit => "heads_over_limit",
+            Hostile::OutboxesOverLimit => "outboxes_over_limit",
         }
     }
 }
@@ -148,6 +154,8 @@ impl Hub {
         let leaving = self.tenants.len() - streams;
         let changes = self.credits.subscriptions + self.waiting_subscriptions.len();
         let queued: usize = self.connections.iter().map(|(_, c)| c.outbox.bytes()).sum();
+        let (outboxes, inputs) = (self.outboxes_bytes.get() as u64, self.inputs_bytes as u64);
+        let selections = self.selections_bytes.get() as u64;
         let mut text = Text(String::with_capacity(4096));
         text.head("rill_requests_total", "counter", "Requests answered, by kind and status.");
         for ((kind, status), count) in &metrics.requests {
@@ -188,6 +196,9 @@ impl Hub {
             ("rill_subscribers", "Streams being served.", streams as u64),
             ("rill_subscribers_lagging", "Streams behind the log.", lagging as u64),
             ("rill_queued_bytes", "Bytes queued for all connections.", queued as u64),
+            ("rill_outboxes_bytes", "The same, what is shared once.", outboxes),
+            ("rill_inputs_bytes", "Unfinished heads, and requests behind others.", inputs),
+            ("rill_selections_bytes", "Large selections in memory.", selections),
             ("rill_bodies_bytes", "Request bodies in memory.", self.bodies_bytes as u64),
             ("rill_appends_in_flight", "Appends with the writer.", self.credits.appends as u64),
             ("rill_subscriptions_in_flight", "Changes of the index under way.", changes as u64),

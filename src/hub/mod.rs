@@ -103,9 +103,14 @@ pub struct Hub {
     /// Memory of the filters of reads and comparisons under way, and how many need scans.
     filters_bytes: Counter,
     scans: Counter,
+    /// What the outboxes of all connections hold, and the larger ones among selections.
+    outboxes_bytes: Counter,
+    selections_bytes: Counter,
     waiting_subscriptions: VecDeque<ToWriter>,
     /// Request bodies in memory: arriving, being parsed, with the writer.
     bodies_bytes: usize,
+    /// Bytes of all connections that no exchange took yet.
+    inputs_bytes: usize,
     date: Date,
     phase: Phase,
     store: StoreGauges,
@@ -145,8 +150,11 @@ impl Hub {
             hot: Hot::default(),
             filters_bytes: Counter::default(),
             scans: Counter::default(),
+            outboxes_bytes: Counter::default(),
+            selections_bytes: Counter::default(),
             waiting_subscriptions: VecDeque::new(),
             bodies_bytes: 0,
+            inputs_bytes: 0,
             date: Date::at(0),
             phase: Phase::Serving,
             store: StoreGauges::default(),
@@ -183,7 +191,8 @@ impl Hub {
 
     /// Whether the reactor should read from the connection.
     pub fn wants_input(&self, key: u32) -> bool {
-        self.connections[key as usize].wants_input(self.options.outbox_bytes_max)
+        let room = self.inputs_bytes < config::INPUTS_BYTES_MAX;
+        self.connections[key as usize].wants_input(self.options.outbox_bytes_max, room)
     }
 
     pub fn outbox(&self, key: u32) -> &Outbox {
@@ -264,6 +273,7 @@ impl Hub {
                 self.healthy(now, token);
             }
         }
+        self.shed();
     }
 
     pub fn from_reader(&mut self, now: Now, answer: FromReader) {
@@ -293,6 +303,7 @@ impl Hub {
         {
             self.send_to_reader(request);
         }
+        self.shed();
     }
 
     /// When `tick` wants to be called at the latest.
@@ -420,12 +431,41 @@ impl Hub {
 
     /// Queues bytes that are a whole part of what the connection is to get.
     fn queue(&mut self, now: Now, key: u32, bytes: Vec<u8>) {
+        let held = self.outboxes_bytes.hold(bytes.len());
         let connection = &mut self.connections[key as usize];
         if connection.outbox.is_empty() {
             connection.outbox_since = now.milliseconds;
         }
-        connection.outbox.push(bytes);
+        connection.outbox.push(bytes, held);
         self.flush(key);
+    }
+
+    /// What came and was not taken, kept for later.
+    fn set_input(&mut self, key: u32, input: Vec<u8>) {
+        let connection = &mut self.connections[key as usize];
+        self.inputs_bytes += input.len();
+        self.inputs_bytes -= std::mem::replace(&mut connection.input, input).len();
+    }
+
+    /// Outboxes hold too much: those that hold the most are given up, those first that made no
+    /// progress for longest. A stream resumes; a reply is cut.
+    fn shed(&mut self) {
+        if self.outboxes_bytes.get() <= config::OUTBOXES_BYTES_MAX {
+            return;
+        }
+        let connections = self.connections.iter();
+        let mut full: Vec<(usize, u64, u32)> = connections
+            .filter(|(_, connection)| !connection.outbox.is_empty())
+            .map(|(key, c)| (usize::MAX - c.outbox.bytes(), c.outbox_since, key as u32))
+            .collect();
+        full.sort_unstable();
+        for (_, _, key) in full {
+            if self.outboxes_bytes.get() <= config::OUTBOXES_BYTES_MAX / 4 * 3 {
+                return;
+            }
+            self.metrics.hostile(Hostile::OutboxesOverLimit);
+            self.close(key);
+        }
     }
 
     fn flush(&mut self, key: u32) {
@@ -456,7 +496,7 @@ impl Hub {
         }
         connection.state = State::Lingering;
         connection.since = now.milliseconds;
-        connection.input = Vec::new();
+        self.set_input(key, Vec::new());
         self.effects.push(Effect::EndOutput(key));
         self.effects.push(Effect::Resume(key));
         self.arm(key);
@@ -469,7 +509,7 @@ impl Hub {
         if !matches!(connection.state, State::Closed) {
             connection.state = State::Closed;
             connection.outbox.clear();
-            connection.input = Vec::new();
+            self.set_input(key, Vec::new());
             self.effects.push(Effect::Close(key));
         }
     }

@@ -27,6 +27,10 @@ impl Hub {
             return self.open_stream(now, key, exchange, selection);
         }
         let mut plan = cursors::plan(selection, &self.options.epochs, self.visible);
+        let Some(held) = self.hold_selection(&plan) else {
+            return self.reply_problem(now, key, exchange, &busy("selections'"));
+        };
+        plan.selection_held = held;
         if !self.hold_filters(&mut plan) {
             return self.reply_problem(now, key, exchange, &busy("filters'"));
         }

@@ -11,10 +11,12 @@ use super::{Hub, Now, cursors};
 use crate::config;
 use crate::event::Seq;
 use crate::feed::Feed;
+use crate::held::Held;
 use crate::http::{self, Framing, Method, Version};
 use crate::index::Index;
 use crate::json;
 use crate::message::{Appended, Asker, From, Reading, Slot, ToReader, ToWriter};
+use crate::outbox::Shared;
 use crate::plan::{Prepared, ReadPlan};
 use crate::selection::Selection;
 use crate::sse::{self, Frame};
@@ -34,6 +36,8 @@ pub(super) enum Tenant {
     /// Its stream is gone; so many answers may still name the slot.
     Leaving {
         answers: u32,
+        /// The writer holds the selection until it answered.
+        _held: Option<Held>,
     },
 }
 
@@ -43,6 +47,8 @@ pub(super) struct Stream {
     feed: Feed,
     reading: Reading,
     chunked: bool,
+    /// What its selection takes of the memory of all.
+    held: Option<Held>,
 }
 
 impl Hub {
@@ -64,10 +70,12 @@ impl Hub {
         let last_event_id = exchange.head.last_event_id.as_deref();
         let mut plan = cursors::stream_plan(selection, last_event_id, epochs, self.visible);
         let scans = usize::from(plan.needs_preparing());
-        if self.scans.get() + scans > config::SCANS_MAX || !self.hold_filters(&mut plan) {
+        let held = self.hold_selection(&plan);
+        let scanning = self.scans.get() + scans <= config::SCANS_MAX;
+        let Some(held) = held.filter(|_| scanning && self.hold_filters(&mut plan)) else {
             exchange.head.keep_alive = false;
             return self.turn_stream_away(now, key, exchange);
-        }
+        };
         let chunked = exchange.head.version == Version::Http11;
         if exchange.head.method == Method::Head {
             exchange.head.keep_alive &= chunked;
@@ -84,11 +92,11 @@ impl Hub {
         }
         write_part(&mut out, &first, chunked);
         self.account(now, key, &exchange, 200);
-        self.add_feed(key, plan, chunked);
+        self.add_feed(key, plan, chunked, held);
         self.queue(now, key, out);
     }
 
-    fn add_feed(&mut self, key: u32, plan: ReadPlan, chunked: bool) {
+    fn add_feed(&mut self, key: u32, plan: ReadPlan, chunked: bool, held: Option<Held>) {
         let ids = plan.ids();
         let mut feed = Feed::open(self.visible);
         let (reading, preparing) = if plan.needs_preparing() {
@@ -97,12 +105,12 @@ impl Hub {
         } else {
             (Reading::Opening(Arc::new(plan)), None)
         };
-        let stream = Stream { connection: key, feed, reading, chunked };
+        let stream = Stream { connection: key, feed, reading, chunked, held };
         let slot = self.tenants.insert(Tenant::Serving(stream));
         let slot = Slot::try_from(slot).expect("fewer feeds than 2^32");
         let connection = &mut self.connections[key as usize];
         connection.state = State::Streaming(slot);
-        connection.input = Vec::new();
+        self.set_input(key, Vec::new());
         self.metrics.streams += 1;
         self.ask_subscription(ToWriter::Subscribe { slot, ids });
         match preparing {
@@ -154,13 +162,15 @@ impl Hub {
         let new = placed.filter(|(_, placed)| placed.new);
         let mut events = new.map(|(value, placed)| (placed.seq, &*value.text)).peekable();
         while let Some(frame) = Frame::next(epoch, &name, &mut events) {
+            let held = self.outboxes_bytes.hold(frame.bytes().len());
+            let shared = Arc::new(Shared::new(frame.bytes().to_vec(), held));
             for slot in index.subscribers(id).into_iter().flatten() {
-                self.offer(now, slot, &frame);
+                self.offer(now, slot, &frame, &shared);
             }
         }
     }
 
-    fn offer(&mut self, now: Now, slot: Slot, frame: &Frame) {
+    fn offer(&mut self, now: Now, slot: Slot, frame: &Frame, shared: &Arc<Shared>) {
         // A slot that was given up may stand in the index a little longer.
         let Some(Tenant::Serving(stream)) = self.tenants.get_mut(slot as usize) else { return };
         let connection = &mut self.connections[stream.connection as usize];
@@ -172,7 +182,7 @@ impl Hub {
             if queued == 0 {
                 connection.outbox_since = now.milliseconds;
             }
-            connection.outbox.push_shared(frame.bytes(), range);
+            connection.outbox.push_shared(shared, range);
             self.metrics.events_delivered += frame.events() as u64;
             self.flush(key);
         } else {
@@ -275,13 +285,13 @@ impl Hub {
             unreachable!("a connection leaves its feed once");
         };
         let answers = 1 + u32::from(stream.feed.page_is_in_flight());
-        *tenant = Tenant::Leaving { answers };
+        *tenant = Tenant::Leaving { answers, _held: stream.held.take() };
         self.ask_subscription(ToWriter::Unsubscribe { slot });
     }
 
     /// One of the answers that could name a slot without a stream came.
     pub(super) fn tenant_answered(&mut self, slot: Slot) {
-        let Tenant::Leaving { answers } = &mut self.tenants[slot as usize] else {
+        let Tenant::Leaving { answers, .. } = &mut self.tenants[slot as usize] else {
             unreachable!("only a slot that is given up waits for its last answers");
         };
         *answers -= 1;

@@ -4,6 +4,7 @@ use super::*;
 use crate::event::Epoch;
 use crate::hot::Encoded;
 use crate::id::Id;
+use crate::message::FirstPage;
 
 const START: u64 = 1_000;
 
@@ -205,4 +206,82 @@ fn streams_that_come_and_go_before_anyone_answers_are_bounded() {
     assert!(bench.hub.tenants.len() <= config::STREAMS_LEAVING_MAX + 1);
     assert!(bench.hub.waiting_reads.len() <= config::STREAMS_LEAVING_MAX + 1);
     assert!(bench.hub.waiting_subscriptions.len() <= 2 * config::STREAMS_LEAVING_MAX + 2);
+}
+
+#[test]
+fn heads_that_are_not_whole_are_bounded_together() {
+    let mut bench = Bench::new();
+    let start = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(79 * 1_024));
+    let fit = config::INPUTS_BYTES_MAX / start.len();
+    let keys: Vec<u32> = (0..fit).map(|_| bench.connect()).collect();
+    for key in &keys {
+        bench.send(*key, &start);
+    }
+    let late = bench.connect();
+    bench.send(late, &start);
+    assert!(bench.take(late).starts_with("HTTP/1.1 503 "));
+    let small = bench.connect();
+    bench.send(small, PAGE);
+    assert!(bench.take(small).starts_with("HTTP/1.1 200 "), "what comes whole is not kept");
+    for key in keys {
+        bench.send(key, "\r\n\r\n");
+        assert!(bench.take(key).starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!(bench.hub.inputs_bytes, 0);
+}
+
+#[test]
+fn large_selections_are_bounded_together_for_as_long_as_their_streams_last() {
+    let mut bench = Bench::new();
+    let items: Vec<String> = (1_000..6_000).map(|n| format!("items={n}")).collect();
+    let stream = format!("GET /get?{} HTTP/1.1\r\nHost: x\r\n", items.join("&"));
+    let stream = format!("{stream}Accept: text/event-stream\r\n\r\n");
+    let bytes = items.len() * (4 + config::SELECTED_STORAGE_BYTES);
+    let _others = bench.hub.selections_bytes.hold(config::SELECTIONS_BYTES_MAX - bytes);
+    let open = |bench: &mut Bench, request: &str| {
+        let key = bench.connect();
+        bench.send(key, request);
+        (key, bench.take(key))
+    };
+    let away = |reply: &str| reply.ends_with("\r\n0\r\n\r\n");
+    let (first, reply) = open(&mut bench, &stream);
+    assert!(!away(&reply), "there is room for one");
+    let (_, reply) = open(&mut bench, &stream);
+    assert!(reply.starts_with("HTTP/1.1 200 ") && away(&reply), "and for no other");
+    let (_, reply) = open(&mut bench, &stream.replace("text/event-stream", "*/*"));
+    assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("\r\nRetry-After: "), "{reply}");
+    let (_, reply) = open(&mut bench, STREAM);
+    assert!(!away(&reply), "small ones are served");
+    bench.hub.lost(first);
+    bench.carry_out();
+    assert!(away(&open(&mut bench, &stream).1), "the writer still holds it");
+    let left = FromWriter::Left { slot: 0 };
+    bench.hub.from_writer(bench.now(), left, &Index::default());
+    let paged = FromReader::Followed { slot: 0, frames: Vec::new(), cursor: 0, synced: true };
+    bench.hub.from_reader(bench.now(), paged);
+    assert!(!away(&open(&mut bench, &stream).1), "there is room again");
+}
+
+#[test]
+fn outboxes_are_bounded_together() {
+    const BYTES: usize = 8 << 20;
+    let mut bench = Bench::new();
+    let read = |bench: &mut Bench, bytes: usize| {
+        let key = bench.connect();
+        bench.send(key, "GET /get?items=a&items=b HTTP/1.1\r\nHost: x\r\n\r\n");
+        let Some(ToReader::Open { token, .. }) = bench.to_readers.pop() else { panic!("it asks") };
+        let page = FirstPage { last: 0, body: vec![b'x'; bytes], next: None };
+        bench.hub.from_reader(bench.now(), FromReader::Opened { token, page });
+        bench.carry_out();
+        key
+    };
+    let modest = read(&mut bench, 1_000);
+    let first = read(&mut bench, BYTES);
+    bench.pass(1);
+    for _ in 0..config::OUTBOXES_BYTES_MAX / BYTES {
+        read(&mut bench, BYTES);
+    }
+    assert!(bench.hub.outboxes_bytes.get() <= config::OUTBOXES_BYTES_MAX);
+    assert!(bench.closed.contains(&first), "who takes nothing for longest goes first");
+    assert!(bench.take(modest).ends_with("xxx"), "and who holds little stays");
 }
