@@ -1,8 +1,7 @@
 //! Owns a count of something that is held in several places and threads at once, such as the memory
 //! of filters: whoever holds a part gives it back by being dropped. The hub limits by it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicUsize, Ordering};
 
 /// What is held by all.
 #[derive(Clone, Debug, Default)]

@@ -28,6 +28,7 @@
 //! | [`plan`] | a read whose cursors were resolved, and what its filters need first |
 //! | [`compare`] | the answer of `/bloom`, in slices |
 //! | [`held`] | a count of what is held across threads |
+//! | [`sync`] | what threads share beside channels |
 //! | [`writer`], [`reader`] | the threads that use the store: a `step`, and a loop around it |
 //! | [`store`] | the log's seam, and the SQLite behind it |
 //! | [`selection`], [`event`], [`id`], [`problem`] | the nouns |
@@ -81,4 +82,5 @@ pub mod route;
 pub mod selection;
 pub mod sse;
 pub mod store;
+pub mod sync;
 pub mod writer;

@@ -7,18 +7,17 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
-
 use super::{Index, Operation};
 use crate::id::Id;
 use crate::message::Slot;
+use crate::sync::{Loaded, Swap, Twin};
 
 /// The writer's side.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Shadow {
-    published: Arc<ArcSwap<Index>>,
+    published: Swap<Index>,
     /// The copy that is not published; until the reader lets go of it, it may not be touched.
-    spare: Arc<Index>,
+    spare: Twin<Index>,
     /// What the published copy holds and the spare does not.
     behind: Vec<Operation>,
     /// What neither holds.
@@ -36,13 +35,13 @@ enum Change {
 
 /// The reader's side.
 #[derive(Clone, Debug)]
-pub struct Published(Arc<ArcSwap<Index>>);
+pub struct Published(Swap<Index>);
 
 /// The index as it was when `load` was called, for one turn of the loop: it borrows the turn's
 /// `Published`, and holding it for longer would hold the writer's spare.
 #[derive(Debug)]
 pub struct Snapshot<'turn> {
-    index: Guard<Arc<Index>>,
+    index: Loaded<Index>,
     turn: PhantomData<&'turn Published>,
 }
 
@@ -60,21 +59,9 @@ impl Deref for Snapshot<'_> {
     }
 }
 
-impl Default for Shadow {
-    fn default() -> Shadow {
-        Shadow {
-            published: Arc::new(ArcSwap::from_pointee(Index::default())),
-            spare: Arc::new(Index::default()),
-            behind: Vec::new(),
-            pending: Vec::new(),
-            subscriptions: Vec::new(),
-        }
-    }
-}
-
 impl Shadow {
     pub fn published(&self) -> Published {
-        Published(Arc::clone(&self.published))
+        Published(self.published.clone())
     }
 
     pub fn subscribe(&mut self, slot: Slot, ids: Arc<[Id]>) {
@@ -93,14 +80,14 @@ impl Shadow {
     /// Publishes all pending changes. False when the reader still holds the spare: nothing changed,
     /// try again later.
     pub fn publish(&mut self) -> bool {
-        let Some(spare) = Arc::get_mut(&mut self.spare) else {
+        let Some(spare) = self.spare.get_mut() else {
             return false;
         };
         for operation in self.behind.drain(..) {
             spare.apply(&operation);
         }
         // Comparing costs the index's size, which is why release builds do not.
-        debug_assert!(*spare == **self.published.load(), "both copies hold the same");
+        debug_assert!(*spare == *self.published.load(), "both copies hold the same");
         for change in self.pending.drain(..) {
             self.behind.push(apply(spare, &mut self.subscriptions, change));
         }

@@ -13,7 +13,7 @@ const LINES_MAX: usize = 600;
 const CRATES: &[(&[&str], &[&str])] = &[
     (&["mio", "socket2", "signal_hook", "signal_hook_mio"], &["reactor", "main"]),
     (&["rusqlite"], &["store"]),
-    (&["arc_swap"], &["index"]),
+    (&["arc_swap"], &["sync"]),
     (&["crossbeam_channel"], &["main", "reactor", "writer", "reader"]),
     (&["httparse"], &["http"]),
     (&["lexopt"], &["cli", "main"]),
