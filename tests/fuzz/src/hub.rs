@@ -19,8 +19,6 @@ use serde_json::{Value, json};
 use super::filter::independent as filter;
 use super::input::Input;
 
-#[allow(dead_code, reason = "the simulation uses more of it")]
-#[path = "../../simulation/model.rs"]
 mod model;
 mod requests;
 

@@ -108,7 +108,11 @@ impl Bloom {
     }
 
     pub(crate) fn entries(&self) -> usize {
-        self.buckets.as_flattened().iter().filter(|slot| **slot != 0).count()
+        self.fingerprints().count()
+    }
+
+    pub(crate) fn fingerprints(&self) -> impl Iterator<Item = u64> + '_ {
+        self.buckets.as_flattened().iter().copied().filter(|slot| *slot != 0)
     }
 
     pub(crate) fn encode(&self) -> String {

@@ -1,5 +1,5 @@
 //! Owns a store that is nothing but a list in memory: what the log says, without a disk. It can be
-//! told to fail. The simulation's writer and readers use it through the store's own traits.
+//! told to fail. The hub's writer and readers use it through the store's own traits.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

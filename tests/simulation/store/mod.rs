@@ -1,0 +1,291 @@
+//! Owns the disk: what outlives a crash. Under every store stands the record of what was committed,
+//! and before it what the simulation breaks: commits and reads that fail, once or until they are
+//! healed, and a process that dies within a commit, before or after it became durable.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rill::event::{Epochs, Hash, Placed, Seq};
+use rill::id::Id;
+use rill::store::{
+    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey, Upkeep,
+    WriteLog,
+};
+
+use super::record::Record;
+
+mod folder;
+mod list;
+
+use folder::Folder;
+use list::List;
+
+/// What happens to the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CommitFault {
+    Full,
+    Busy,
+    /// The second value that is new cannot be written.
+    Within,
+    /// The process dies; nothing of the commit is durable.
+    CrashBefore,
+    /// The process dies when the commit is durable and nobody knows.
+    CrashAfter,
+}
+
+#[derive(Default)]
+pub(crate) struct Sabotage {
+    pub(crate) commit: Option<CommitFault>,
+    /// So many calls of readers succeed before one fails.
+    pub(crate) read: Option<u32>,
+    /// Slices of upkeep, and checkpoints, that fail.
+    pub(crate) upkeep: u32,
+    /// Everything fails until this is taken away.
+    pub(crate) outage: bool,
+}
+
+impl Sabotage {
+    fn fails_read(&mut self) -> Result<(), StoreError> {
+        let fails = match &mut self.read {
+            _ if self.outage => true,
+            Some(0) => {
+                self.read = None;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        };
+        if fails { Err(failed()) } else { Ok(()) }
+    }
+
+    fn fails_upkeep(&mut self) -> Result<(), StoreError> {
+        if self.outage {
+            return Err(failed());
+        }
+        if self.upkeep > 0 {
+            self.upkeep -= 1;
+            return Err(failed());
+        }
+        Ok(())
+    }
+}
+
+pub(crate) const WHY: &str = "the simulation said so";
+
+fn failed() -> StoreError {
+    StoreError::Failed(WHY.to_owned())
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) record: Record,
+    pub(crate) sabotage: Sabotage,
+}
+
+/// What writer, readers and the checks share.
+#[derive(Clone, Default)]
+pub(crate) struct Shared(Arc<Mutex<State>>);
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nobody panics and goes on")
+    }
+}
+
+pub(crate) struct Disk {
+    pub(crate) shared: Shared,
+    engine: Engine,
+}
+
+/// What keeps the events: a list, or the store that serves.
+enum Engine {
+    List(List),
+    Sqlite(Folder),
+}
+
+pub(crate) struct Opened {
+    pub(crate) log: Box<dyn WriteLog>,
+    pub(crate) reader: Box<dyn ReadLog>,
+    pub(crate) checkpoint: Box<dyn Checkpoint>,
+    pub(crate) epochs: Epochs,
+    pub(crate) last: Seq,
+}
+
+impl Disk {
+    pub(crate) fn new(sqlite: bool) -> Disk {
+        let shared = Shared::default();
+        let engine = if sqlite {
+            Engine::Sqlite(Folder::new())
+        } else {
+            Engine::List(List::new(shared.clone()))
+        };
+        Disk { shared, engine }
+    }
+
+    /// What a process that died leaves behind; called while it still has it open.
+    pub(crate) fn crash(&mut self) {
+        if let Engine::Sqlite(folder) = &mut self.engine {
+            folder.snatch();
+        }
+    }
+
+    /// A process starts over what is there.
+    pub(crate) fn open(&mut self) -> Opened {
+        let opened = match &mut self.engine {
+            Engine::List(list) => list.open(),
+            Engine::Sqlite(folder) => folder.open(),
+        };
+        assert_eq!(opened.last, self.shared.lock().record.last(), "what is durable stays");
+        let folder = match &self.engine {
+            Engine::List(_) => None,
+            Engine::Sqlite(folder) => Some(folder.clone()),
+        };
+        Opened {
+            log: Box::new(Written { shared: self.shared.clone(), log: opened.log, folder }),
+            reader: Box::new(Read { shared: self.shared.clone(), log: opened.reader }),
+            ..opened
+        }
+    }
+}
+
+/// The writer's side: every commit is compared with the record, and put into it.
+struct Written {
+    shared: Shared,
+    log: Box<dyn WriteLog>,
+    folder: Option<Folder>,
+}
+
+impl Written {
+    fn commit_whole(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let placed = self.log.commit(batches)?;
+        let record = &mut self.shared.lock().record;
+        for (batch, placed) in batches.iter().zip(&placed) {
+            for (value, placed) in batch.values.iter().zip(placed) {
+                let (seq, new) = record.append(batch.id.as_str(), &value.text);
+                assert_eq!(*placed, Placed { seq, new }, "a value stands once in its storage");
+            }
+        }
+        assert_eq!(self.log.last(), record.last(), "the store knows its last event");
+        Ok(placed)
+    }
+}
+
+impl WriteLog for Written {
+    fn last(&self) -> Seq {
+        self.log.last()
+    }
+
+    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let (fault, outage) = {
+            let sabotage = &mut self.shared.lock().sabotage;
+            (sabotage.commit.take(), sabotage.outage)
+        };
+        let fatal = || StoreError::Fatal(WHY.to_owned());
+        match fault {
+            Some(CommitFault::CrashBefore) => Err(fatal()),
+            _ if outage => Err(failed()),
+            Some(CommitFault::CrashAfter) => {
+                self.commit_whole(batches)?;
+                Err(fatal())
+            }
+            Some(CommitFault::Full) => Err(StoreError::Full(WHY.to_owned())),
+            Some(CommitFault::Within) if self.folder.is_some() => {
+                let folder = self.folder.clone().expect("it was there a line above");
+                let spike = folder.refuse(self.log.last() + 2);
+                let result = self.commit_whole(batches);
+                folder.accept(spike);
+                result
+            }
+            Some(CommitFault::Busy | CommitFault::Within) => Err(failed()),
+            None => self.commit_whole(batches),
+        }
+    }
+
+    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+        self.shared.lock().sabotage.fails_upkeep()?;
+        self.log.upkeep()
+    }
+
+    fn checkpoint_due(&mut self) -> bool {
+        self.log.checkpoint_due()
+    }
+
+    fn restart_log(&mut self) -> Result<(), StoreError> {
+        // Called all the same: without it no checkpoint would be due again.
+        self.log.restart_log()?;
+        self.shared.lock().sabotage.fails_upkeep()
+    }
+
+    fn gauges(&self) -> StoreGauges {
+        self.log.gauges()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        self.log.close()
+    }
+}
+
+/// A reader's side.
+struct Read {
+    shared: Shared,
+    log: Box<dyn ReadLog>,
+}
+
+impl Read {
+    fn try_it(&mut self) -> Result<&mut dyn ReadLog, StoreError> {
+        self.shared.lock().sabotage.fails_read()?;
+        Ok(&mut *self.log)
+    }
+
+    /// Nobody asks for what is not durable: it would be visible before.
+    fn durable(&self, to: Seq) {
+        assert!(to <= self.shared.lock().record.last(), "what is visible is durable");
+    }
+}
+
+impl ReadLog for Read {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.try_it()?.begin()
+    }
+
+    fn end(&mut self) {
+        self.log.end();
+    }
+
+    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+        self.durable(to);
+        self.try_it()?.survey(id, to)
+    }
+
+    fn find(
+        &mut self,
+        sources: &[Source<'_>],
+        to: Seq,
+        direction: Direction,
+        visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.durable(to);
+        self.try_it()?.find(sources, to, direction, visit)
+    }
+
+    fn scan(
+        &mut self,
+        after: Seq,
+        to: Seq,
+        visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.durable(to);
+        self.try_it()?.scan(after, to, visit)
+    }
+
+    fn values(
+        &mut self,
+        seqs: &[Seq],
+        visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.try_it()?.values(seqs, visit)
+    }
+}
