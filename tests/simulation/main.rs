@@ -9,7 +9,7 @@
 //! - `record`: what the log holds, as the model that everything is compared with.
 //!
 //! A seed that fails is printed; `RILL_SEED` runs it alone, `RILL_SEEDS` so many fresh ones, or those
-//! from `0..400`.
+//! from `0..400`. `scripts/planted` shows that it finds bugs.
 
 mod client;
 #[allow(dead_code, reason = "the tests of the binary use all of it")]
