@@ -16,7 +16,7 @@ use rill::filter::{Entry, Filter, InverseBloom, Sketch};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
-/// A sketch grows fourfold a round, so that six are the most before its successor.
+/// A sketch grows fourfold a round, so that seven are the most before its successor.
 const ROUNDS_MAX: usize = 16;
 /// What one append carries. A single value of 1 MiB escapes to 6 MiB at most; the server takes 16.
 const APPEND_BYTES: usize = 8 << 20;
@@ -39,6 +39,19 @@ impl Approach {
     pub(crate) fn choose(own: u64, servers: u64) -> Approach {
         let cells = 48 + own.abs_diff(servers).saturating_mul(3) / 2;
         if own == 0 { Approach::Everything } else { Approach::cheapest(Some(cells), own, servers) }
+    }
+
+    /// What comes after a sketch that did not decode. The server proposes four times the cells;
+    /// where that is too large, the largest that is not may still do.
+    pub(crate) fn after_undecoded(
+        self,
+        next_cells: Option<u64>,
+        own: u64,
+        servers: u64,
+    ) -> Approach {
+        let largest = (self != Approach::Sketch { cells: SKETCH_CELLS_MAX })
+            .then_some(u64::from(SKETCH_CELLS_MAX));
+        Approach::cheapest(next_cells.or(largest), own, servers)
     }
 
     /// The sketch, if it is small enough to be allowed and to pay.
@@ -65,6 +78,13 @@ pub(crate) enum Outcome {
     Unsettled { servers: u64 },
     /// The sketch has too few cells. None where a larger one would be too large.
     Undecoded { next_cells: Option<u64> },
+}
+
+impl Outcome {
+    fn of(own: &Directory, servers: u64) -> Outcome {
+        let settled = servers == own.len() as u64;
+        if settled { Outcome::Settled } else { Outcome::Unsettled { servers } }
+    }
 }
 
 /// What the server says of a filter.
@@ -122,7 +142,7 @@ impl<R: FnMut() -> u64> Client<R> {
                 }
                 Outcome::Undecoded { next_cells } => {
                     println!("  more differences than that");
-                    Approach::cheapest(next_cells, own.len() as u64, servers)
+                    approach.after_undecoded(next_cells, own.len() as u64, servers)
                 }
             };
         }
@@ -153,33 +173,32 @@ impl<R: FnMut() -> u64> Client<R> {
         own: &mut Directory,
         filter: Option<&Filter>,
     ) -> Result<Outcome, Failure> {
-        let mut equal = None;
-        let lacking: Vec<Hash> = match filter {
-            None => own.hashes().copied().collect(),
-            Some(filter) => {
-                let comparison = match self.compare(filter)? {
-                    Ok(comparison) => comparison,
-                    Err(next_cells) => return Ok(Outcome::Undecoded { next_cells }),
-                };
-                let Comparison { servers, we_lack, server_lacks } = comparison;
-                println!("  the server lacks {}, we lack {we_lack}", server_lacks.len());
-                equal = (we_lack == 0 && server_lacks.is_empty()).then_some(servers);
-                let lacks = |hash: &&Hash| {
-                    server_lacks.contains(&entry(filter, hash)) || !has_placed(filter, hash)
-                };
-                own.hashes().filter(lacks).copied().collect()
-            }
+        let Some(filter) = filter else { return self.exchange_everything(own) };
+        let comparison = match self.compare(filter)? {
+            Ok(comparison) => comparison,
+            Err(next_cells) => return Ok(Outcome::Undecoded { next_cells }),
         };
+        let Comparison { servers, we_lack, server_lacks } = comparison;
+        println!("  the server lacks {}, we lack {we_lack}", server_lacks.len());
+        let lacks =
+            |hash: &&Hash| server_lacks.contains(&entry(filter, hash)) || !has_placed(filter, hash);
+        let lacking: HashSet<Hash> = own.hashes().filter(lacks).copied().collect();
+        if we_lack == 0 && server_lacks.is_empty() && lacking.is_empty() {
+            return Ok(Outcome::of(own, servers));
+        }
         self.append(own, &lacking)?;
-        let servers = match equal {
-            Some(servers) if lacking.is_empty() => servers,
-            _ => match self.fetch(own, filter)? {
-                Ok(servers) => servers,
-                Err(next_cells) => return Ok(Outcome::Undecoded { next_cells }),
-            },
-        };
-        let settled = servers == own.len() as u64;
-        Ok(if settled { Outcome::Settled } else { Outcome::Unsettled { servers } })
+        Ok(match self.fetch(own, Some(filter), &mut HashSet::new())? {
+            Ok(servers) => Outcome::of(own, servers),
+            Err(next_cells) => Outcome::Undecoded { next_cells },
+        })
+    }
+
+    /// Without a filter it is what comes that says what the server lacks.
+    fn exchange_everything(&mut self, own: &mut Directory) -> Result<Outcome, Failure> {
+        let mut lacking = own.hashes().copied().collect();
+        let servers = self.fetch(own, None, &mut lacking)?.expect("only a sketch may not decode");
+        self.append(own, &lacking)?;
+        Ok(Outcome::of(own, servers + lacking.len() as u64))
     }
 
     /// Asks for the difference. The inner error is that the sketch did not decode.
@@ -199,7 +218,7 @@ impl<R: FnMut() -> u64> Client<R> {
     }
 
     /// In as few requests as their size allows. What the server has already it does not store again.
-    fn append(&mut self, own: &Directory, hashes: &[Hash]) -> Result<(), Failure> {
+    fn append(&mut self, own: &Directory, hashes: &HashSet<Hash>) -> Result<(), Failure> {
         let path = format!("/set/{}", percent_encoded(&self.storage));
         let mut waiting = hashes.iter().peekable();
         while waiting.peek().is_some() {
@@ -217,12 +236,13 @@ impl<R: FnMut() -> u64> Client<R> {
         Ok(())
     }
 
-    /// Takes all that the filter does not hold: how many events the server has. The inner error is
-    /// that the sketch does not decode any more, as others append.
+    /// Takes all that the filter does not hold: how many events the server has. What came is no longer
+    /// `lacking` there. The inner error is that the sketch does not decode any more, as others append.
     fn fetch(
         &mut self,
         own: &mut Directory,
         filter: Option<&Filter>,
+        lacking: &mut HashSet<Hash>,
     ) -> Result<Result<u64, Option<u64>>, Failure> {
         let (mut after, mut new, mut repeated) = ("0".to_owned(), 0, 0);
         loop {
@@ -236,7 +256,11 @@ impl<R: FnMut() -> u64> Client<R> {
             let reply = success(&reply)?;
             let item = &reply["items"][0];
             for event in list(&item["events"])? {
-                let is_new = own.add(&string(&event["value"])?)?;
+                let value = string(&event["value"])?;
+                let is_new = own.add(&value)?;
+                if !is_new {
+                    lacking.remove(&Hash::of(&value));
+                }
                 *(if is_new { &mut new } else { &mut repeated }) += 1;
             }
             if reply["more"] != true {

@@ -216,6 +216,17 @@ fn the_cheaper_filter_is_chosen() {
     ] {
         assert_eq!(Approach::choose(own, servers), expected, "{own} here, {servers} there");
     }
+    for (cells, next_cells, events, expected) in [
+        (48, Some(192), 1_000_000, sketch(192)),
+        (48, Some(192), 300, Approach::InverseBloom),
+        (12_288, None, 1_000_000, sketch(32_768)),
+        (12_288, None, 60_000, Approach::InverseBloom),
+        (32_768, None, 1_000_000, Approach::InverseBloom),
+        (32_768, None, 2_000_000, Approach::Everything),
+    ] {
+        let after = sketch(cells).after_undecoded(next_cells, events, events);
+        assert_eq!(after, expected, "{cells} cells were too few for {events} events");
+    }
 }
 
 /// Filters that say what is not so: an event that we have is not in, or one is in that we lack.
