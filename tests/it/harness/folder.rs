@@ -9,11 +9,15 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Folder {
+        Folder::within(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    pub(crate) fn within(parent: &Path) -> Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("it-{}-{number}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).expect("the build's folder can be written");
+        let name = format!("rill-it-{}-{number}", std::process::id());
+        let path = parent.join(name);
+        fs::create_dir_all(&path).expect("the folder of temporary files can be written");
         Folder(path)
     }
 

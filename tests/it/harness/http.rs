@@ -74,8 +74,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Connection {
-        let socket = TcpStream::connect(address).expect("the server accepts");
-        Connection::over(socket)
+        Connection::try_open(address).expect("the server accepts")
+    }
+
+    /// `None` where nobody accepts.
+    pub(crate) fn try_open(address: SocketAddr) -> Option<Connection> {
+        TcpStream::connect(address).ok().map(Connection::over)
     }
 
     /// One whose kernel takes little in advance.

@@ -42,7 +42,10 @@ impl Process {
         if self.status.is_none() {
             let sent =
                 Command::new("kill").args([format!("-{name}"), self.id.to_string()]).output();
-            assert!(sent.expect("kill can be run").status.success(), "SIG{name} was not sent");
+            if !sent.expect("kill can be run").status.success() {
+                self.status = self.exit.recv_timeout(PATIENCE).ok();
+                assert!(self.status.is_some(), "SIG{name} was not sent");
+            }
         }
     }
 

@@ -15,7 +15,14 @@ pub(crate) const RILL: &str = env!("CARGO_BIN_EXE_rill");
 
 /// The binary with these arguments, and no setting from the environment.
 pub(crate) fn rill(args: &[&str]) -> Command {
-    let mut command = Command::new(RILL);
+    rill_under(&[], args)
+}
+
+/// The same, started by another command.
+fn rill_under(tracer: &[String], args: &[&str]) -> Command {
+    let mut words = tracer.iter().map(String::as_str).chain([RILL]);
+    let mut command = Command::new(words.next().expect("there is the binary at least"));
+    command.args(words);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RILL_")) {
         command.env_remove(name);
     }
@@ -41,6 +48,17 @@ impl Server {
     }
 
     pub(crate) fn start_in(folder: Arc<Folder>, args: &[&str]) -> Server {
+        Server::start_under(&[], folder, args)
+            .unwrap_or_else(|process| panic!("no start: {:#?}", process.stderr.seen()))
+    }
+
+    /// Started by another command, which leaves the server this process's child. A server that does
+    /// not come to serve is returned as what it is.
+    pub(crate) fn start_under(
+        tracer: &[String],
+        folder: Arc<Folder>,
+        args: &[&str],
+    ) -> Result<Server, Process> {
         let db = folder.file("x.db");
         let mut all = vec!["serve", "--db", db.to_str().expect("test paths are UTF-8")];
         if !args.contains(&"--listen") {
@@ -48,11 +66,10 @@ impl Server {
         }
         all.extend(args);
         let listeners = all.iter().filter(|arg| **arg == "--listen").count();
-        let process = Process::start(&mut rill(&all));
-        let addresses = listening(&process.stdout, listeners)
-            .unwrap_or_else(|| panic!("no start: {:#?}", process.stderr.seen()));
+        let process = Process::start(&mut rill_under(tracer, &all));
+        let Some(addresses) = listening(&process.stdout, listeners) else { return Err(process) };
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Server { process, addresses, folder, args }
+        Ok(Server { process, addresses, folder, args })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -35,14 +35,17 @@ impl Stream {
     }
 
     /// Reads the head of a stream that was asked for.
-    pub(crate) fn begin(mut connection: Connection) -> Stream {
-        let (head, body) = connection
-            .try_head(false)
-            .unwrap_or_else(|fault| panic!("no head of a stream: {fault:?}"));
+    pub(crate) fn begin(connection: Connection) -> Stream {
+        Stream::try_begin(connection)
+            .unwrap_or_else(|fault| panic!("no head of a stream: {fault:?}"))
+    }
+
+    pub(crate) fn try_begin(mut connection: Connection) -> Result<Stream, Fault> {
+        let (head, body) = connection.try_head(false)?;
         assert_eq!(head.status, 200, "{:?}", head.fields);
         assert_eq!(head.field("content-type"), "text/event-stream");
         let (decoder, wire) = (Decoder::default(), Vec::new());
-        Stream { head, decoder, connection, body, wire, keep: true }
+        Ok(Stream { head, decoder, connection, body, wire, keep: true })
     }
 
     /// Stops keeping the bytes, for long streams.
