@@ -44,7 +44,7 @@ pub trait WriteLog: Send {
     /// Appends all batches as one transaction, and returns once it is durable: for every value of
     /// every batch where it stands. A value that its storage holds already, or that stands earlier
     /// in the batches for the same storage, keeps its first `seq`. After an error nothing of it is
-    /// visible, now or later.
+    /// visible; all of it may be after the next start, unless the error is `Full`.
     fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError>;
 
     /// One slice, of a few milliseconds, of the work that nobody waits for: indexing the log.
@@ -143,7 +143,7 @@ pub trait ReadLog: Send {
 pub enum StoreError {
     /// The disk is full; nothing was stored, and reads go on.
     Full(String),
-    /// The store failed; the next try may not.
+    /// The store failed, and whether something was stored is not known; the next try may not fail.
     Failed(String),
     /// What the disk holds is no longer known (a failed sync). The process must end: reopening in
     /// it would read what the kernel only pretends to have written.

@@ -110,6 +110,21 @@ fn what_was_refused_for_a_full_disk_is_not_there_after_a_crash() {
     scene.killed();
 }
 
+/// It grows after a transaction was written and synced, which a crash then makes one that counts.
+#[test]
+fn while_the_index_of_the_log_cannot_grow_nothing_is_called_not_stored_that_a_crash_may_store() {
+    let mut scene = Scene::on(Arc::new(Folder::new()));
+    let fault = for_good("pwrite64", "ENOSPC");
+    let attached = Attached::to(&scene.server, WRITER, &["x.db-shm"], &fault);
+    let answers: Vec<Result<Answer, Gone>> = (0..20)
+        .map(|number| scene.client.append("beside", &[format!("{number}.").repeat(MIB / 3)]))
+        .collect();
+    assert_eq!(answers.last(), Some(&Ok(Answer::Failed)), "the index has to grow at 16 MiB");
+    scene.goes_on();
+    assert!(attached.detach(), "no call failed");
+    scene.killed();
+}
+
 #[test]
 fn a_writer_that_cannot_read_goes_on_when_it_can() {
     let mut scene = Scene::on(Arc::new(Folder::new()));

@@ -10,8 +10,12 @@ impl From<Error> for StoreError {
         let why = error.to_string();
         let Some(sqlite) = error.sqlite_error() else { return StoreError::Failed(why) };
         match (sqlite.code, sqlite.extended_code) {
-            // The index of the write-ahead log could not grow: the same full disk, by another name.
-            (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::Full(why),
+            (ErrorCode::DiskFull, _) => StoreError::Full(why),
+            // A full disk again, but the index grows after its transaction was written and synced:
+            // a crash makes a transaction of it that a 507 would have called not stored.
+            (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::Failed(format!(
+                "the index of the write-ahead log could not grow (is the disk full?): {why}"
+            )),
             // After a failed sync the kernel may call pages clean that never reached the disk.
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
             | (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => StoreError::Fatal(why),
@@ -36,7 +40,6 @@ mod tests {
         let fatal: fn(String) -> StoreError = StoreError::Fatal;
         for (code, expected) in [
             (ffi::SQLITE_FULL, full),
-            (ffi::SQLITE_IOERR_SHMSIZE, full),
             (ffi::SQLITE_IOERR_FSYNC, fatal),
             (ffi::SQLITE_IOERR_DIR_FSYNC, fatal),
             (ffi::SQLITE_CORRUPT, fatal),
@@ -50,5 +53,7 @@ mod tests {
             let error = Error::SqliteFailure(ffi::Error::new(code), Some("why".to_owned()));
             assert_eq!(StoreError::from(error), expected("why".to_owned()), "code {code}");
         }
+        let error = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMSIZE), None);
+        assert!(matches!(StoreError::from(error), StoreError::Failed(_)));
     }
 }
