@@ -131,6 +131,7 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
     let writer = write::Writer::load(conn, lock, tuning)?;
     let last = writer.last();
     let epochs = writer.begin_epoch()?;
+    file::sync_names(&path)?;
     let checkpoint = Box::new(wal::Checkpointer { conn: checkpointer });
     Ok(Opened { log: Box::new(writer), checkpoint, epochs, last })
 }

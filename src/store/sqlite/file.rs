@@ -98,6 +98,17 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), OpenError> {
     Ok((conn, lock))
 }
 
+/// Makes the names of the database's files durable. SQLite does so as it makes them, but takes no
+/// notice when that fails, and a log whose name is lost is lost.
+pub(super) fn sync_names(path: &Path) -> Result<(), OpenError> {
+    let folder = path.parent().expect("a resolved path of a file has a folder");
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some file systems sync no folders, and need not.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        result => result.map_err(|error| OpenError::Path(format!("its folder: {error}"))),
+    }
+}
+
 /// The name of a file that belongs to the database.
 pub(in crate::store) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
