@@ -234,12 +234,14 @@ impl Client {
     pub(crate) fn append_until(
         &mut self,
         id: &str,
+        bytes: usize,
         metric: &str,
         is: impl Fn(f64) -> bool,
     ) -> Result<bool, Gone> {
         const APPENDS: usize = 500;
         for number in 0..APPENDS {
-            self.append_at_last(id, &[format!("until {metric} {number}")])?;
+            let value = format!("{number:06} ").repeat(bytes / 7 + 1);
+            self.append_at_last(id, &[value])?;
             let mut connection = self.connect()?;
             connection.send_request("GET", "/metrics", &[], b"");
             let Ok(reply) = connection.try_reply(false) else { return Err(Gone) };

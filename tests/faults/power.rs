@@ -59,7 +59,7 @@ fn what_was_told_outlives_the_power_at_every_moment() {
 
 #[test]
 fn what_was_told_outlives_the_power_while_the_log_starts_over() {
-    large(12_000);
+    large(20_000);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn what_was_told_relies_on_no_sync_that_failed_wherever_it_did() {
 fn fail_to_sync(nth: usize, random: &mut Random) {
     let mut recording = Recording::new(State::new());
     let fault = ["-e".to_owned(), format!("inject=fsync:error=EIO:when={nth}")];
-    recording.live(End::Failed, &fault, |server| busy(server, usize::MAX, random));
+    recording.live(End::Failed, &fault, |server| busy(server, usize::MAX, random, |_| {}));
     let failed = recording.steps.iter().any(|step| step.change.is_failed_sync());
     assert!(failed, "no {nth}th sync");
     recording.check_last(random, &format!("sync {nth} failed, and then "));
@@ -101,8 +101,12 @@ fn fail_to_sync(nth: usize, random: &mut Random) {
 fn small(one_in: u64, recoveries: u64) {
     let mut random = Random::from_environment();
     let mut recording = Recording::new(State::new());
-    recording.live(End::Killed, &[], |server| busy(server, MANY + 100, &mut random));
-    recording.live(End::Stopped, &[], |server| busy(server, 60, &mut random));
+    // Most of the time is spent in syncs, so that the kill comes in one.
+    let slow = ["-e".to_owned(), "inject=fsync:delay_enter=10000".to_owned()];
+    recording.live(End::Killed, &slow, |server| {
+        busy(server, MANY + 100, &mut random, |server| server.process.signal("KILL"))
+    });
+    recording.live(End::Stopped, &[], |server| busy(server, 60, &mut random, |_| {}));
     let states = recording.steps.len() as u64 / one_in * KEPT.len() as u64;
     let mut found = Vec::new();
     recording.check(one_in, &mut random, |state, told, random| {
@@ -139,9 +143,9 @@ fn large(one_in: u64) {
             let value = format!("{number}.").repeat(MIB / 3);
             assert_eq!(client.append("large", &[value]), Ok(Answer::Stored));
         }
-        let copied = client.append_until("large", "rill_wal_bytes", |bytes| bytes < 10e6);
+        let copied = client.append_until("large", 100_000, "rill_wal_bytes", |bytes| bytes < 10e6);
         assert_eq!(copied, Ok(true));
-        let told = busy(server, 100, &mut random);
+        let told = busy(server, 100, &mut random, |_| {});
         client.told.join(told);
         client.told
     });
@@ -149,8 +153,13 @@ fn large(one_in: u64) {
 }
 
 /// Appends over all storages while someone follows, until that one saw so many events or the server
-/// is gone.
-fn busy(server: &Server, events: usize, random: &mut Random) -> Told {
+/// is gone. `end` is called while appends are under way.
+fn busy(
+    server: &mut Server,
+    events: usize,
+    random: &mut Random,
+    end: impl FnOnce(&mut Server),
+) -> Told {
     let (address, done) = (server.address(), AtomicBool::new(false));
     thread::scope(|scope| {
         let appenders: Vec<_> = (0..APPENDERS)
@@ -161,6 +170,7 @@ fn busy(server: &Server, events: usize, random: &mut Random) -> Told {
             .collect();
         let mut follower = Client::new(address, &STORAGES);
         let _ = follower.follow_events(events);
+        end(server);
         done.store(true, Ordering::Relaxed);
         let mut told = follower.told;
         for appender in appenders {
@@ -211,13 +221,13 @@ impl Recording {
     }
 
     /// A server's life in this folder, with further options for strace.
-    fn live(&mut self, end: End, options: &[String], play: impl FnOnce(&Server) -> Told) {
+    fn live(&mut self, end: End, options: &[String], play: impl FnOnce(&mut Server) -> Told) {
         let options: Vec<String> =
             trace::OPTIONS.iter().map(|&word| word.to_owned()).chain(options.to_vec()).collect();
         let words = strace::under(&self.folder, &FILES, &options);
         let mut process = match Server::start_under(&words, self.folder.clone(), &[]) {
-            Ok(server) => {
-                self.told.join(play(&server));
+            Ok(mut server) => {
+                self.told.join(play(&mut server));
                 server.process
             }
             Err(process) => process,
