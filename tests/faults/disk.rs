@@ -136,6 +136,18 @@ impl Disk {
         covered.filter(|_| succeeded).for_each(|pending| pending.change.apply(durable));
     }
 
+    /// As the running system sees it.
+    pub(crate) fn running(&self) -> State {
+        let mut state = State::new();
+        for (name, file) in &self.names {
+            let File { durable, pending } = &self.files[*file];
+            let mut bytes = durable.clone();
+            pending.iter().for_each(|pending| pending.change.apply(&mut bytes));
+            state.insert(name.clone(), bytes);
+        }
+        state
+    }
+
     /// A state that the disk may be found in.
     pub(crate) fn cut(&self, kept: Kept, random: &mut Random) -> State {
         let last = self.files.iter().flat_map(|file| &file.pending).map(|pending| pending.number);

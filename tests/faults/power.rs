@@ -15,7 +15,7 @@ use crate::disk::{Disk, KEPT, Kept, State};
 use crate::harness::{Folder, Random, Server};
 use crate::strace;
 use crate::told::{self, Moment, Told};
-use crate::trace::{self, Step};
+use crate::trace::{self, Change, Step};
 
 const FILES: [&str; 3] = ["x.db", "x.db-wal", "x.db-journal"];
 const STORAGES: [&str; 3] = ["s0", "s1", "s2"];
@@ -248,7 +248,33 @@ impl Recording {
         assert_eq!(ended, code, "{said}");
         let folder = self.folder.file("");
         let folder = folder.to_str().expect("test paths are UTF-8").trim_end_matches('/');
-        self.steps.extend(trace::parse(&strace::log_of(&self.folder), folder));
+        let trace = trace::parse(&strace::log_of(&self.folder), folder);
+        self.steps.extend(trace.steps);
+        let files = self.folder.contents();
+        let happened = |step: &Step| match &step.change {
+            Change::Write { at, bytes } => {
+                files[&step.name].get(*at..at + bytes.len()) == Some(&bytes[..])
+            }
+            change => panic!("{change:?} is not looked for"),
+        };
+        self.steps.extend(trace.cut_short.into_iter().filter(happened));
+        // What a sync that failed was to write is in the files, and counts as lost.
+        if end != End::Failed {
+            self.check_record();
+        }
+    }
+
+    /// Without a loss of power, the files are what was recorded.
+    fn check_record(&self) {
+        let mut disk = self.before.clone();
+        self.steps.iter().for_each(|step| disk.apply(step));
+        let mut files = self.folder.contents();
+        files.retain(|name, _| FILES.contains(&name.as_str()));
+        let recorded = disk.running();
+        assert!(recorded.keys().eq(files.keys()), "{:?}, {:?}", recorded.keys(), files.keys());
+        for (name, bytes) in files {
+            assert!(recorded[&name] == bytes, "{name} is not as recorded");
+        }
     }
 
     /// The power goes at one of so many moments, chosen at random, and after the last.

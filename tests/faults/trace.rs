@@ -62,21 +62,29 @@ impl Change {
     }
 }
 
-/// The steps in a log; `folder` is where the store's files are.
-pub(crate) fn parse(log: &[u8], folder: &str) -> Vec<Step> {
-    let mut parser = Parser { folder, begun: HashMap::new(), steps: Vec::new() };
+/// What a log holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trace {
+    pub(crate) steps: Vec<Step>,
+    /// Writes that a kill came upon: whether they happened, only the files know.
+    pub(crate) cut_short: Vec<Step>,
+}
+
+/// Reads a log; `folder` is where the store's files are.
+pub(crate) fn parse(log: &[u8], folder: &str) -> Trace {
+    let mut parser = Parser { folder, begun: HashMap::new(), trace: Trace::default() };
     for line in log.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let line = std::str::from_utf8(line).expect("strace escapes what is not ASCII");
         parser.line(line).unwrap_or_else(|| panic!("not understood: {:.300}", line));
     }
-    parser.steps
+    parser.trace
 }
 
 struct Parser<'a> {
     folder: &'a str,
     /// A thread's call that did not return yet: its text so far.
     begun: HashMap<u32, String>,
-    steps: Vec<Step>,
+    trace: Trace,
 }
 
 impl Parser<'_> {
@@ -102,6 +110,9 @@ impl Parser<'_> {
                 rest.to_owned()
             }
         };
+        if text.ends_with(" = ?") {
+            return self.end(thread, moment, &text);
+        }
         let (text, took) = text.strip_suffix('>')?.rsplit_once(" <")?;
         let (seconds, fraction) = took.split_once('.')?;
         let took: Moment = format!("{seconds}{fraction}").parse().ok()?;
@@ -114,7 +125,7 @@ impl Parser<'_> {
         if ["fsync", "fdatasync"].contains(&call)
             && let Some(name) = self.descriptor(arguments)?.0
         {
-            self.steps.push(Step { moment, name, change: Change::SyncBegins { thread } });
+            self.trace.steps.push(Step { moment, name, change: Change::SyncBegins { thread } });
         }
         Some(())
     }
@@ -124,11 +135,14 @@ impl Parser<'_> {
         let (arguments, result) = rest.rsplit_once(" = ")?;
         let arguments = arguments.trim_end().strip_suffix(')')?;
         let succeeded = !result.starts_with('-');
+        let cut_short = result == "?";
         let (name, change) = match call {
+            "fsync" | "fdatasync" if cut_short => return Some(()),
             "fsync" | "fdatasync" => {
                 (self.descriptor(arguments)?.0, Change::SyncEnds { thread, succeeded })
             }
             _ if !succeeded => return Some(()),
+            _ if cut_short && call != "pwrite64" => return None,
             "openat" => {
                 let (_, rest) = arguments.split_once(", \"")?;
                 let (path, flags) = rest.split_once('"')?;
@@ -145,7 +159,9 @@ impl Parser<'_> {
                 let (quoted, count) = rest.rsplit_once(", ")?;
                 let mut bytes = unescape(quoted.strip_prefix('"')?.strip_suffix('"')?)?;
                 assert_eq!(count.parse(), Ok(bytes.len()), "a write was not recorded whole");
-                bytes.truncate(result.split(' ').next()?.parse().ok()?);
+                if !cut_short {
+                    bytes.truncate(result.split(' ').next()?.parse().ok()?);
+                }
                 (name, Change::Write { at: at.parse().ok()?, bytes })
             }
             "ftruncate" => {
@@ -154,9 +170,8 @@ impl Parser<'_> {
             }
             _ => return None,
         };
-        if let Some(name) = name {
-            self.steps.push(Step { moment, name, change });
-        }
+        let steps = if cut_short { &mut self.trace.cut_short } else { &mut self.trace.steps };
+        steps.extend(name.map(|name| Step { moment, name, change }));
         Some(())
     }
 
@@ -223,15 +238,19 @@ fn a_log_is_read_as_strace_writes_it() {
                7 1700000000.000030 fsync(3</f/x.db-shm>) = 0 <0.000005>\n\
                7 1700000000.000040 ftruncate(3</f/x.db>, 0) = 0 <0.000005>\n\
                7 1700000000.000050 unlink(\"/f/x.db\") = 0 <0.000005>\n\
-               7 1700000000.000060 +++ exited with 0 +++\n";
+               7 1700000000.000060 pwrite64(3</f/x.db>, \"b\", 1, 7) = ?\n\
+               7 1700000000.000061 +++ killed by SIGKILL +++\n";
     let step = |moment: Moment, name: &str, change| Step {
         moment: 1_700_000_000_000_000 + moment,
         name: name.to_owned(),
         change,
     };
     let bytes = b"a\0\x011\n\"\xff, 2, 3".to_vec();
+    let trace = parse(log.as_bytes(), "/f");
+    let write = Change::Write { at: 7, bytes: b"b".to_vec() };
+    assert_eq!(trace.cut_short, [step(60, "x.db", write)]);
     assert_eq!(
-        parse(log.as_bytes(), "/f"),
+        trace.steps,
         [
             step(3, "x.db", Change::Open),
             step(11, "", Change::SyncBegins { thread: 8 }),
