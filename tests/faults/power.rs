@@ -90,7 +90,7 @@ fn what_was_told_relies_on_no_sync_that_failed_wherever_it_did() {
 fn fail_to_sync(nth: usize, random: &mut Random) {
     let mut recording = Recording::new(State::new());
     let fault = ["-e".to_owned(), format!("inject=fsync:error=EIO:when={nth}")];
-    recording.live(End::Failed, &fault, |server| busy(server, usize::MAX, random, |_| {}));
+    recording.live(End::Failed, &fault, |server| busy(server, 3_000, random, |_| {}));
     let failed = recording.steps.iter().any(|step| step.change.is_failed_sync());
     assert!(failed, "no {nth}th sync");
     recording.check_last(random, &format!("sync {nth} failed, and then "));
