@@ -11,16 +11,18 @@ use serde_json::{Value, json};
 use super::process::Lines;
 use super::{Connection, Folder, Process, Reply, Stream, encode};
 
-pub(crate) const RILL: &str = env!("CARGO_BIN_EXE_rill");
+const RILL: &str = env!("CARGO_BIN_EXE_rill");
 
-/// The binary with these arguments, and no setting from the environment.
+/// The binary with these arguments, and no setting from the environment. `RILL_BIN` names another
+/// than the one that was built with the tests.
 pub(crate) fn rill(args: &[&str]) -> Command {
     rill_under(&[], args)
 }
 
 /// The same, started by another command.
 fn rill_under(tracer: &[String], args: &[&str]) -> Command {
-    let mut words = tracer.iter().map(String::as_str).chain([RILL]);
+    let rill = std::env::var("RILL_BIN").unwrap_or_else(|_| RILL.to_owned());
+    let mut words = tracer.iter().map(String::as_str).chain([rill.as_str()]);
     let mut command = Command::new(words.next().expect("there is the binary at least"));
     command.args(words);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RILL_")) {

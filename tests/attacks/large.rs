@@ -1,0 +1,207 @@
+//! Size: heads, bodies, selections and filters as large as they may be, and larger.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::crowd::{Crowd, every};
+use crate::harness::{Connection, Server, Stream, filter};
+use crate::scene::{Scene, seconds, size};
+
+const MIB: usize = 1 << 20;
+const BODY_BYTES_MAX: usize = 16 * MIB;
+const HEAD_BYTES_MAX: usize = 80 * 1024;
+
+/// There is one reader: what it parses, reads or compares, it does for one client after the other.
+const READER: [&str; 1] = ["cold read"];
+/// And one writer: what it commits, and how it changes the index.
+const DISK_AND_READER: [&str; 3] = ["append", "event", "cold read"];
+
+type Statuses = BTreeMap<u16, usize>;
+
+fn post(target: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// Sends the requests in turn over so many connections, each as soon as the one before it was
+/// answered, and counts the answers.
+fn hammer(server: &Server, connections: usize, time: Duration, requests: &[Vec<u8>]) -> Statuses {
+    let statuses = Mutex::new(Statuses::new());
+    let (address, begin) = (server.address(), Instant::now());
+    thread::scope(|scope| {
+        for number in 0..connections {
+            let statuses = &statuses;
+            scope.spawn(move || {
+                let mut connection = Connection::open(address);
+                for request in requests.iter().cycle().skip(number) {
+                    if begin.elapsed() >= time {
+                        return;
+                    }
+                    connection.send(request);
+                    let reply = connection.reply();
+                    *statuses.lock().expect("no holder panics").entry(reply.status).or_default() +=
+                        1;
+                    if reply.field("connection") == "close" {
+                        connection = Connection::open(address);
+                    }
+                }
+            });
+        }
+    });
+    statuses.into_inner().expect("no holder panics")
+}
+
+fn head_of(bytes: usize) -> Vec<u8> {
+    let mut head = b"GET /get?id=a HTTP/1.1\r\nHost: x\r\nX: ".to_vec();
+    head.resize(bytes - 4, b'x');
+    head.extend_from_slice(b"\r\n\r\n");
+    head
+}
+
+/// As many heads as come that lack their last byte, and then whole ones and such as are too large.
+#[test]
+fn heads_at_their_limit() {
+    let connections = size(300, 3_000);
+    let scene = Scene::new(connections + 20);
+    let unfinished = &head_of(HEAD_BYTES_MAX)[..HEAD_BYTES_MAX - 1];
+    scene.attack("heads at their limit, unfinished", |server| {
+        let mut crowd = Crowd::connect(server.address(), connections);
+        let mut sent = vec![0; connections];
+        every(Duration::from_millis(20), seconds(2, 5), |_| {
+            for (member, sent) in crowd.members().iter_mut().zip(&mut sent) {
+                *sent += member.send(&unfinished[*sent..]);
+            }
+        });
+        let whole = sent.iter().filter(|sent| **sent == unfinished.len()).count();
+        println!("{whole} heads of {connections} were sent whole, {} refused", crowd.ended());
+    });
+    let (statuses, _) = scene.attack("heads at and over their limit", |server| {
+        let requests = [head_of(HEAD_BYTES_MAX), head_of(HEAD_BYTES_MAX + 1)];
+        hammer(server, 10, seconds(1, 5), &requests)
+    });
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200, &431], "{statuses:?}");
+}
+
+#[test]
+fn bodies_at_and_over_their_limit() {
+    let scene = Scene::new(50);
+    let padded = |bytes: usize| {
+        let start = "{\"value\":\"v\",\"ignored\":\"";
+        post("/set/a", format!("{start}{}\"}}", "x".repeat(bytes - start.len() - 2)).as_bytes())
+    };
+    let values: Vec<String> = (0..15).map(|n| format!("{n}{}", "x".repeat(MIB - 10))).collect();
+    let many: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    let requests = [
+        padded(BODY_BYTES_MAX),
+        padded(BODY_BYTES_MAX + 1),
+        post("/set/b", json!({ "values": values }).to_string().as_bytes()),
+        post("/set/c", json!({ "values": many }).to_string().as_bytes()),
+    ];
+    let (statuses, _) =
+        scene.attack_on(&DISK_AND_READER, "bodies at and over their limit", |server| {
+            hammer(server, 16, seconds(3, 8), &requests)
+        });
+    println!("{statuses:?}");
+    assert!(statuses.contains_key(&200) && statuses.contains_key(&413), "{statuses:?}");
+    assert!(statuses.keys().all(|status| [200, 201, 413, 503].contains(status)), "{statuses:?}");
+}
+
+#[test]
+fn deeply_nested_json() {
+    let scene = Scene::new(50);
+    let bytes = size(MIB, BODY_BYTES_MAX - 100);
+    let requests = [
+        post("/get", "[".repeat(bytes).as_bytes()),
+        post("/get", format!("{{\"items\":{}", "[".repeat(bytes)).as_bytes()),
+        post("/get", format!("{{\"x\":{}", "[".repeat(bytes)).as_bytes()),
+        post("/set/a", format!("{{\"x\":{}", "{\"x\":".repeat(bytes / 5)).as_bytes()),
+        post("/bloom", "{\"items\":".repeat(bytes / 9).as_bytes()),
+    ];
+    let (statuses, _) = scene.attack_on(&READER, "JSON nested deeply", |server| {
+        hammer(server, 8, seconds(2, 5), &requests)
+    });
+    println!("{statuses:?}");
+    assert!(statuses.contains_key(&400), "{statuses:?}");
+    assert!(statuses.keys().all(|status| [400, 503].contains(status)), "{statuses:?}");
+}
+
+fn selection(storages: usize, id_bytes: usize, first: usize) -> String {
+    let id = |n: usize| format!("{:0width$}", first + n, width = id_bytes);
+    json!({ "items": (0..storages).map(id).collect::<Vec<_>>() }).to_string()
+}
+
+#[test]
+fn ten_thousand_storages_a_request() {
+    let scene = Scene::new(50);
+    let requests = [
+        post("/get", selection(10_000, 5, 0).as_bytes()),
+        post("/get", selection(10_000, 512, 0).as_bytes()),
+        post("/get", selection(10_001, 5, 0).as_bytes()),
+    ];
+    let (statuses, _) = scene.attack_on(&READER, "10,000 storages a request", |server| {
+        hammer(server, 8, seconds(2, 8), &requests)
+    });
+    println!("{statuses:?}");
+    assert!(statuses.contains_key(&200) && statuses.contains_key(&400), "{statuses:?}");
+    assert!(statuses.keys().all(|status| [200, 400, 503].contains(status)), "{statuses:?}");
+}
+
+/// Streams that stay, of as much as one may select.
+#[test]
+fn ten_thousand_storages_a_stream() {
+    let streams = size(10, 150);
+    let scene = Scene::new(streams + 20);
+    let (mut kept, _) =
+        scene.attack_on(&DISK_AND_READER, "10,000 long storages a stream", |server| {
+            let open = |number: usize| {
+                let mut connection = server.connect();
+                let body = selection(10_000, 512, number * 10_000);
+                let accept = ["Accept: text/event-stream", "Content-Type: application/json"];
+                connection.send_request("POST", "/get", &accept, body.as_bytes());
+                Stream::begin(connection)
+            };
+            let mut kept: Vec<Stream> = (0..streams).map(open).collect();
+            // Served, or sent away whole.
+            kept.retain_mut(
+                |stream| matches!(stream.try_next(), Ok(Some(m)) if m.event == "synced"),
+            );
+            kept
+        });
+    println!("{} of {streams} streams were served", kept.len());
+    assert!(kept.len() >= streams.min(10));
+    let id = format!("{:0512}", 9_999);
+    scene.server.set(&id, &["an event"]);
+    assert_eq!(kept[0].next().json()["value"], "an event");
+}
+
+#[test]
+fn huge_filters() {
+    let scene = Scene::new(50);
+    let values: Vec<String> = (0..10_000).map(|n| format!("value {n}")).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    (0..size(1, 10)).for_each(|n| drop(scene.server.set(&format!("s{n}"), &values)));
+    let digests: Vec<filter::Digest> =
+        values.iter().map(|v| filter::digest(v.as_bytes())).collect();
+    let sketch = |cells| filter::sketch(&digests[..1_000], cells, 7);
+    let (large, medium) = (sketch(32_768), sketch(16_000));
+    let most = filter::Bloom::new(1_048_576, 7).encode();
+    let items = |filter: &str, count: u64, number: usize| {
+        let item = |n| json!({ "id": format!("s{n}"), "bloomFilter": filter, "count": count });
+        json!({ "items": (0..number).map(item).collect::<Vec<_>>() }).to_string()
+    };
+    let bodies = [items(&most, 1_048_576, 1), items(&large, 1_000, 31), items(&medium, 1_000, 64)];
+    let requests: Vec<Vec<u8>> = bodies
+        .iter()
+        .flat_map(|body| [post("/bloom", body.as_bytes()), post("/get", body.as_bytes())])
+        .collect();
+    let (statuses, _) = scene
+        .attack_on(&READER, "huge filters", |server| hammer(server, 8, seconds(3, 10), &requests));
+    println!("{statuses:?}");
+    assert!(statuses.contains_key(&200), "{statuses:?}");
+    assert!(statuses.keys().all(|status| [200, 409, 503].contains(status)), "{statuses:?}");
+}
