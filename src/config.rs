@@ -56,6 +56,13 @@ pub const PARSE_ON_LOOP_BYTES_MAX: usize = 64 * KIB;
 
 /// Bytes read from a connection, and written to it, in one turn of the loop.
 pub const TURN_BYTES_MAX: usize = 64 * KIB;
+/// Requests of one connection that are begun in one turn: those that it sent with them wait for the
+/// next, or a few connections that pipeline would keep the loop from all others.
+pub const TURN_REQUESTS_MAX: usize = 8;
+/// Connections that go on so in one turn, or that filled a read of this size and are read from again:
+/// after all that have sent something small.
+pub const TURN_RESUMES_MAX: usize = 32;
+pub const SMALL_READ_BYTES: usize = 16 * KIB;
 /// Streams written to in one turn, and replies; the rest of a broadcast waits for the next.
 pub const TURN_FLUSHES_MAX: usize = 256;
 /// Connections taken beyond the limit, only to be told so in HTTP; further ones are just closed.
@@ -192,6 +199,7 @@ const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a longest target fits into a head");
     assert!(BODY_BYTES_MAX <= BODIES_BYTES_MAX, "the largest body may be taken");
     assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");
+    assert!(SMALL_READ_BYTES < TURN_BYTES_MAX, "what follows a small read is read in larger ones");
     assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");
     assert!(COMPARE_ITEMS_MAX <= SELECTION_FILTERS_MAX, "every item compared may have a filter");
     assert!(

@@ -57,10 +57,12 @@ struct Connected {
     stream: TcpStream,
     readable: bool,
     writable: bool,
+    /// The last read was full.
+    sends_much: bool,
     /// The peer ended its side: a short read is not the last.
     read_closed: bool,
-    /// It stands in `Work::reads`, and in one of the queues to write: once, or a connection that
-    /// keeps its socket full would take ever more of each turn.
+    /// It stands in `Work::reads` or `Work::resumes`, and in one of the queues to write: once, or a
+    /// connection that keeps its socket full would take ever more of each turn.
     read_queued: bool,
     write_queued: bool,
     /// The hub delivers to it: it waits with the other streams.
@@ -71,6 +73,8 @@ struct Connected {
 #[derive(Default)]
 struct Work {
     reads: VecDeque<u32>,
+    /// Connections that go on with what they sent before, or are in the middle of sending much.
+    resumes: VecDeque<u32>,
     /// Connections to write to: replies do not wait for all streams of a broadcast.
     replies: VecDeque<u32>,
     deliveries: VecDeque<u32>,
@@ -87,12 +91,15 @@ impl Work {
     fn waits(&self) -> bool {
         let accepts = self.accepting && self.accept_after.is_none();
         let writes = !self.replies.is_empty() || !self.deliveries.is_empty();
-        accepts || writes || self.messages || !self.reads.is_empty()
+        let reads = !self.reads.is_empty() || !self.resumes.is_empty();
+        accepts || writes || reads || self.messages
     }
 
-    fn queue_read(&mut self, key: u32, socket: &mut Connected) {
-        if !std::mem::replace(&mut socket.read_queued, true) {
-            self.reads.push_back(key);
+    fn queue_read(&mut self, key: u32, socket: &mut Connected, goes_on: bool) {
+        if (goes_on || socket.readable) && !std::mem::replace(&mut socket.read_queued, true) {
+            let later = goes_on || socket.sends_much;
+            let queue = if later { &mut self.resumes } else { &mut self.reads };
+            queue.push_back(key);
         }
     }
 
@@ -225,7 +232,7 @@ impl Reactor {
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     socket.readable = true;
                     socket.read_closed |= event.is_read_closed() || event.is_error();
-                    self.work.queue_read(key as u32, socket);
+                    self.work.queue_read(key as u32, socket, self.hub.goes_on(key as u32));
                 }
                 if event.is_writable() {
                     socket.writable = true;
@@ -246,6 +253,11 @@ impl Reactor {
         self.carry_out(now);
         for _ in 0..self.work.reads.len() {
             let Some(key) = self.work.reads.pop_front() else { break };
+            self.read(now, key);
+            self.carry_out(now);
+        }
+        for _ in 0..self.work.resumes.len().min(config::TURN_RESUMES_MAX) {
+            let Some(key) = self.work.resumes.pop_front() else { break };
             self.read(now, key);
             self.carry_out(now);
         }
@@ -323,6 +335,7 @@ impl Reactor {
             stream,
             readable: true,
             writable: true,
+            sends_much: false,
             read_closed: false,
             read_queued: false,
             write_queued: false,
@@ -330,7 +343,7 @@ impl Reactor {
         });
         match registered {
             // The request is often there already.
-            Ok(()) => self.work.queue_read(key, socket),
+            Ok(()) => self.work.queue_read(key, socket, false),
             Err(error) => {
                 log::warn!("a new connection cannot be watched: {error}");
                 self.hub.lost(key);
@@ -338,28 +351,28 @@ impl Reactor {
         }
     }
 
+    /// A connection's turn to be read from came, or to go on with what was read before.
     fn read(&mut self, now: Now, key: u32) {
         let Some(Some(socket)) = self.sockets.get_mut(key as usize) else { return };
         socket.read_queued = false;
-        if !socket.readable || !self.hub.wants_input(key) {
+        if self.hub.go_on(now, key) || !socket.readable || !self.hub.wants_input(key) {
             return;
         }
-        match socket.stream.read(&mut self.buffer) {
+        let size = if socket.sends_much { self.buffer.len() } else { config::SMALL_READ_BYTES };
+        match socket.stream.read(&mut self.buffer[..size]) {
             Ok(0) => {
                 socket.readable = false;
                 self.hub.input_ended(now, key);
             }
             Ok(length) => {
-                if length < self.buffer.len() && !socket.read_closed {
-                    socket.readable = false;
-                } else {
-                    self.work.queue_read(key, socket);
-                }
+                socket.sends_much = length == size;
+                socket.readable = socket.sends_much || socket.read_closed;
                 self.hub.input(now, key, &self.buffer[..length]);
+                self.work.queue_read(key, socket, self.hub.goes_on(key));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.work.queue_read(key, socket);
+                self.work.queue_read(key, socket, false);
             }
             Err(error) => {
                 log::debug!("a connection broke: {error}");
@@ -456,10 +469,8 @@ impl Reactor {
                 }
             }
             Effect::Resume(key) => {
-                if let Some(Some(socket)) = self.sockets.get_mut(key as usize)
-                    && socket.readable
-                {
-                    self.work.queue_read(key, socket);
+                if let Some(Some(socket)) = self.sockets.get_mut(key as usize) {
+                    self.work.queue_read(key, socket, self.hub.goes_on(key));
                 }
             }
             Effect::EndOutput(key) => {

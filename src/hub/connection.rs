@@ -18,6 +18,8 @@ pub(super) struct Connection {
     pub(super) admission: Admission,
     /// Bytes that came and that no exchange took yet.
     pub(super) input: Vec<u8>,
+    /// Whole requests may stand in `input`: it was not looked through to its end.
+    pub(super) put_off: bool,
     pub(super) outbox: Outbox,
     /// When the state's wait began, and when the outbox last made progress.
     pub(super) since: u64,
@@ -121,6 +123,7 @@ impl Connection {
             state: State::Head { scanned: 0 },
             admission,
             input: Vec::new(),
+            put_off: false,
             outbox: Outbox::default(),
             since: now,
             outbox_since: now,
@@ -162,11 +165,23 @@ impl Connection {
         self.input.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
+    /// Whether whole requests may wait in what came before.
+    pub(super) fn has_put_off(&self) -> bool {
+        self.put_off && !self.input.is_empty()
+    }
+
+    /// Whether such requests can be answered now.
+    pub(super) fn goes_on(&self, outbox_bytes_max: usize) -> bool {
+        let between = matches!(self.state, State::Head { .. });
+        between && self.has_put_off() && self.outbox.bytes() <= outbox_bytes_max
+    }
+
     /// Whether the reactor should read from it now. Without room, no request is read before the one
     /// before it was answered.
     pub(super) fn wants_input(&self, outbox_bytes_max: usize, room: bool) -> bool {
         match &self.state {
             _ if self.input_ended => false,
+            State::Head { .. } if self.has_put_off() => false,
             State::Head { .. } if !room && !self.outbox.is_empty() => false,
             State::Head { .. } | State::Body(_) => self.outbox.bytes() <= outbox_bytes_max,
             State::Answering(..) | State::Replying(_) | State::Closing => {

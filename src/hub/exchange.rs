@@ -25,7 +25,7 @@ const PREFLIGHT: &[(&str, &str)] = &[
 ];
 
 impl Hub {
-    /// Bytes came from the peer.
+    /// Bytes came from the peer: once a turn.
     pub fn input(&mut self, now: Now, key: u32, data: &[u8]) {
         let connection = &mut self.connections[key as usize];
         if matches!(connection.state, State::Streaming(_) | State::Lingering | State::Closed) {
@@ -35,43 +35,59 @@ impl Hub {
         if matches!(connection.state, State::Head { .. }) && connection.is_idle() {
             connection.since = now.milliseconds;
         }
-        if !connection.input.is_empty() {
+        if connection.input.is_empty() {
+            self.take(now, key, data);
+        } else {
             connection.input.extend_from_slice(data);
             self.inputs_bytes += data.len();
-            self.resume(now, key);
-            return;
+            self.take_kept(now, key);
         }
-        let used = self.consume(now, key, data);
-        self.keep(now, key, &data[used..]);
-        self.arm(key);
-    }
-
-    /// Goes on with what came before and waited.
-    pub(super) fn resume(&mut self, now: Now, key: u32) {
-        let input = std::mem::take(&mut self.connections[key as usize].input);
-        if !input.is_empty() {
-            self.inputs_bytes -= input.len();
-            let used = self.consume(now, key, &input);
-            self.keep(now, key, &input[used..]);
-        }
-        let connection = &self.connections[key as usize];
-        if connection.input_ended {
-            self.after_input_ended(now, key);
-        } else if self.wants_input(key) {
+        if self.goes_on(key) {
             self.effects.push(Effect::Resume(key));
         }
         self.arm(key);
     }
 
-    /// Keeps bytes that no exchange took, unless none ever will.
-    fn keep(&mut self, now: Now, key: u32, rest: &[u8]) {
-        let connection = &self.connections[key as usize];
+    /// Goes on with requests that came before: once a turn, instead of `input`. False where none
+    /// could be answered now.
+    pub fn go_on(&mut self, now: Now, key: u32) -> bool {
+        let goes_on = self.goes_on(key);
+        if goes_on {
+            self.take_kept(now, key);
+            self.resume(now, key);
+        }
+        goes_on
+    }
+
+    /// Something ended that the connection may have waited for. What came before has its next turn.
+    pub(super) fn resume(&mut self, now: Now, key: u32) {
+        if self.goes_on(key) || self.wants_input(key) {
+            self.effects.push(Effect::Resume(key));
+        } else if self.connections[key as usize].input_ended {
+            self.after_input_ended(now, key);
+        }
+        self.arm(key);
+    }
+
+    fn take_kept(&mut self, now: Now, key: u32) {
+        let input = std::mem::take(&mut self.connections[key as usize].input);
+        self.inputs_bytes -= input.len();
+        self.take(now, key, &input);
+    }
+
+    /// Takes requests, and keeps the rest unless it will never be answered.
+    fn take(&mut self, now: Now, key: u32, bytes: &[u8]) {
+        let used = self.consume(now, key, bytes);
+        let rest = &bytes[used..];
         let full = self.inputs_bytes + rest.len() > config::INPUTS_BYTES_MAX;
-        match connection.state {
-            State::Head { .. } if full && connection.outbox.is_empty() => {
+        match &mut self.connections[key as usize].state {
+            State::Head { .. } if full => {
                 self.metrics.hostile(Hostile::HeadsOverLimit);
                 self.refuse(now, key, &Problem::new(503, "too many request heads are in memory"));
             }
+            // The connection ends after its reply, and what follows is asked for again.
+            State::Answering(exchange, _) if full => exchange.head.keep_alive = false,
+            State::Replying(replying) if full => replying.exchange.head.keep_alive = false,
             State::Head { .. } | State::Answering(..) | State::Replying(_) => {
                 self.set_input(key, rest.to_vec());
             }
@@ -79,22 +95,29 @@ impl Hub {
         }
     }
 
-    /// Takes requests from `bytes` as far as they can be answered now; returns how much it took.
+    /// Takes requests from `bytes` as far as they can be answered now, and no more than one
+    /// connection's share of a turn; returns how much it took.
     fn consume(&mut self, now: Now, key: u32, bytes: &[u8]) -> usize {
-        let mut used = 0;
+        let (mut used, mut requests) = (0, 0);
         loop {
             let connection = &mut self.connections[key as usize];
             let full = connection.outbox.bytes() > self.options.outbox_bytes_max;
             let rest = &bytes[used..];
+            connection.put_off = !rest.is_empty();
             match &mut connection.state {
                 State::Head { .. } if full || rest.is_empty() => return used,
+                State::Head { .. } if requests == config::TURN_REQUESTS_MAX => return used,
                 State::Head { scanned } => {
                     match http::parse_head(rest, scanned, self.options.body_bytes_max) {
                         Ok(Some((head, length))) => {
                             used += length;
+                            requests += 1;
                             self.begin(now, key, head, bytes.len() > used);
                         }
-                        Ok(None) => return used,
+                        Ok(None) => {
+                            connection.put_off = false;
+                            return used;
+                        }
                         Err(problem) => {
                             self.metrics.hostile(Hostile::Malformed);
                             self.refuse(now, key, &problem);
@@ -336,7 +359,7 @@ impl Hub {
     /// The peer will send nothing more: what is complete is answered, what is not never will be.
     pub(super) fn after_input_ended(&mut self, now: Now, key: u32) {
         match &self.connections[key as usize].state {
-            State::Head { .. } if self.outbox(key).bytes() > self.options.outbox_bytes_max => {}
+            State::Head { .. } if self.connections[key as usize].has_put_off() => {}
             State::Head { .. } => self.end_output(now, key),
             State::Body(_) => {
                 let problem =

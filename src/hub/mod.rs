@@ -58,7 +58,7 @@ pub enum Effect {
     Flush(u32),
     /// The same for a stream, where many may be due at once: when its turn comes.
     Deliver(u32),
-    /// `wants_input` may have become true.
+    /// `goes_on` or `wants_input` may have become true.
     Resume(u32),
     /// Shut the sending side down.
     EndOutput(u32),
@@ -193,6 +193,11 @@ impl Hub {
     pub fn wants_input(&self, key: u32) -> bool {
         let room = self.inputs_bytes < config::INPUTS_BYTES_MAX;
         self.connections[key as usize].wants_input(self.options.outbox_bytes_max, room)
+    }
+
+    /// Whether the connection has sent requests that wait for a turn of theirs.
+    pub fn goes_on(&self, key: u32) -> bool {
+        self.connections[key as usize].goes_on(self.options.outbox_bytes_max)
     }
 
     pub fn outbox(&self, key: u32) -> &Outbox {

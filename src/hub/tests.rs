@@ -5,6 +5,7 @@ use crate::event::Epoch;
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::message::FirstPage;
+use crate::store::StoreError;
 
 const START: u64 = 1_000;
 
@@ -14,6 +15,8 @@ struct Bench {
     to_writer: Vec<ToWriter>,
     to_readers: Vec<ToReader>,
     closed: Vec<u32>,
+    /// Those whose next turn was asked for.
+    resumed: VecDeque<u32>,
 }
 
 impl Bench {
@@ -30,7 +33,8 @@ impl Bench {
             seed: 1,
         });
         let (to_writer, to_readers, closed) = (Vec::new(), Vec::new(), Vec::new());
-        Bench { hub, milliseconds: START, to_writer, to_readers, closed }
+        let resumed = VecDeque::new();
+        Bench { hub, milliseconds: START, to_writer, to_readers, closed, resumed }
     }
 
     fn now(&self) -> Now {
@@ -55,6 +59,19 @@ impl Bench {
         self.carry_out();
     }
 
+    /// The turns that connections wait for. Returns how many requests were begun in the longest.
+    fn turns(&mut self) -> u32 {
+        let mut most = 0;
+        while let Some(key) = self.resumed.pop_front() {
+            let before = self.hub.exchanges;
+            if !self.closed.contains(&key) && self.hub.go_on(self.now(), key) {
+                most = most.max(self.hub.exchanges - before);
+            }
+            self.carry_out();
+        }
+        most
+    }
+
     fn end_input(&mut self, key: u32) {
         self.hub.input_ended(self.now(), key);
         self.carry_out();
@@ -69,6 +86,7 @@ impl Bench {
             self.hub.flushing(key);
             self.hub.sent(self.now(), key, bytes.len());
             self.carry_out();
+            self.turns();
             taken.extend(bytes);
         }
         String::from_utf8(taken).expect("replies are UTF-8")
@@ -84,6 +102,7 @@ impl Bench {
                 match effect {
                     Effect::ToWriter(message) => self.to_writer.push(message),
                     Effect::ToReader(message) => self.to_readers.push(message),
+                    Effect::Resume(key) => self.resumed.push_back(key),
                     Effect::Close(key) => {
                         self.hub.closed(key);
                         self.closed.push(key);
@@ -106,6 +125,57 @@ fn a_reply_before_a_stream_goes_out_though_the_peer_has_ended_its_side() {
     bench.end_input(key);
     assert!(bench.take(key).starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(bench.closed, [key], "and the stream has nobody");
+}
+
+#[test]
+fn of_what_one_pipelines_a_turn_takes_a_share_and_none_is_forgotten() {
+    const REQUESTS: usize = 3 * config::TURN_REQUESTS_MAX + 1;
+    for ends in [false, true] {
+        let mut bench = Bench::new();
+        let key = bench.connect();
+        let health = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        bench.send(key, &format!("{}{health}{}", PAGE.repeat(REQUESTS), PAGE.repeat(REQUESTS)));
+        assert_eq!(bench.hub.exchanges, config::TURN_REQUESTS_MAX as u32);
+        assert!(!bench.hub.wants_input(key), "not before what came is answered");
+        if ends {
+            bench.end_input(key);
+        }
+        assert_eq!(bench.turns(), config::TURN_REQUESTS_MAX as u32, "a share of each turn");
+        assert_eq!(bench.hub.exchanges as usize, REQUESTS + 1);
+        let Some(ToWriter::Ping { token }) = bench.to_writer.pop() else { panic!("it asks") };
+        let pong = FromWriter::Pong { token };
+        bench.hub.from_writer(bench.now(), pong, &Index::default());
+        bench.carry_out();
+        let replies = bench.take(key).matches("HTTP/1.1 200 OK\r\n").count();
+        assert_eq!(replies, 2 * REQUESTS + 1);
+        assert_eq!(bench.hub.inputs_bytes, 0);
+        assert_eq!(bench.closed.contains(&key), ends);
+    }
+}
+
+#[test]
+fn what_is_pipelined_is_bounded_together() {
+    let mut bench = Bench::new();
+    let append = "POST /set/a HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"value\":\"v\"}";
+    let many = append.repeat(config::TURN_BYTES_MAX / append.len());
+    let keys: Vec<u32> = (0..2 * config::INPUTS_BYTES_MAX / many.len())
+        .map(|_| {
+            let key = bench.connect();
+            bench.send(key, &many);
+            key
+        })
+        .collect();
+    assert!(bench.hub.inputs_bytes <= config::INPUTS_BYTES_MAX);
+    assert_eq!(bench.to_writer.len(), keys.len(), "each has its first append stored");
+    let last = *keys.last().expect("there are several");
+    let Some(ToWriter::Append(append)) = bench.to_writer.pop() else { panic!("it appends") };
+    let error = StoreError::Full("no room".to_owned());
+    let failed = FromWriter::Failed { appends: vec![append], error };
+    bench.hub.from_writer(bench.now(), failed, &Index::default());
+    bench.carry_out();
+    let reply = bench.take(last);
+    assert!(reply.starts_with("HTTP/1.1 507 ") && reply.contains("\r\nConnection: close\r\n"));
+    assert_eq!(reply.matches("HTTP/1.1 ").count(), 1, "what followed is not kept");
 }
 
 #[test]

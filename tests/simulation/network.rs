@@ -138,19 +138,19 @@ impl Network {
         }
     }
 
-    /// The hub may want input again.
-    pub(crate) fn resume(&mut self, key: u32) {
-        if self.sockets.get(&key).is_some_and(|socket| socket.readable) {
+    /// The hub may want input again, or go on with what it has.
+    pub(crate) fn resume(&mut self, key: u32, hub: &Hub) {
+        if self.sockets.get(&key).is_some_and(|socket| socket.readable || hub.goes_on(key)) {
             self.queue_read(key);
         }
     }
 
-    /// Reads from one of the connections that wait for it.
+    /// Reads from one of the connections that wait for it, or lets the hub go on with what was read.
     pub(crate) fn read_one(&mut self, hub: &mut Hub, now: Now, random: &mut Random) {
         let Some(key) = self.reads.pop_front() else { return };
         let Some(socket) = self.sockets.get_mut(&key) else { return };
         socket.read_queued = false;
-        if !socket.readable || !hub.wants_input(key) {
+        if hub.go_on(now, key) || !socket.readable || !hub.wants_input(key) {
             return;
         }
         if socket.fate == Fate::Broken {

@@ -333,7 +333,7 @@ impl World {
                 match deed {
                     Deed::Flush(key) => self.network.write(key, &mut self.server.hub, now, random),
                     Deed::Deliver(key) => self.network.queue_write(key),
-                    Deed::Resume(key) => self.network.resume(key),
+                    Deed::Resume(key) => self.network.resume(key, &self.server.hub),
                     Deed::EndOutput(key) => self.network.end_output(key),
                     Deed::Close(key) => self.close(key),
                 }

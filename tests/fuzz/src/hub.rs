@@ -67,6 +67,8 @@ struct World {
     clients: [Option<Client>; CLIENTS],
     /// Connections whose outbox the hub wants written.
     due: HashSet<u32>,
+    /// Connections that the hub wants to have a turn.
+    resumed: HashSet<u32>,
     stopping: bool,
     finished: bool,
 }
@@ -116,6 +118,7 @@ impl World {
             from_reader: VecDeque::new(),
             clients: [const { None }; CLIENTS],
             due: HashSet::new(),
+            resumed: HashSet::new(),
             stopping: false,
             finished: false,
         }
@@ -176,9 +179,10 @@ impl World {
     }
 
     /// Sends so many bytes, as many in a turn as the reactor reads, while the hub wants them.
-    fn send(&mut self, client: usize, most: usize) {
+    fn send(&mut self, number: usize, most: usize) {
         let mut left = most;
-        while let Some(client) = &mut self.clients[client] {
+        self.go_on(number);
+        while let Some(client) = &mut self.clients[number] {
             let length = client.outgoing.len().min(left).min(config::TURN_BYTES_MAX);
             if length == 0 || client.sending_ended || !self.hub.wants_input(client.key) {
                 return;
@@ -187,7 +191,20 @@ impl World {
             let (key, bytes) = (client.key, client.outgoing.drain(..length).collect::<Vec<u8>>());
             self.hub.input(self.now(), key, &bytes);
             self.carry_out();
+            self.go_on(number);
         }
+    }
+
+    /// A connection has the turns that the hub asked for. Returns whether it took any.
+    fn go_on(&mut self, client: usize) -> bool {
+        let mut any = false;
+        while let Some(key) = self.clients[client].as_ref().map(|client| client.key)
+            && self.resumed.remove(&key)
+        {
+            any |= self.hub.go_on(self.now(), key);
+            self.carry_out();
+        }
+        any
     }
 
     /// The hub sees the end of what a client sends where it would read more.
@@ -302,9 +319,11 @@ impl World {
                 let client = self.clients.iter_mut().find(ours);
                 *client.expect("a connection is closed once") = None;
                 self.due.remove(&key);
+                self.resumed.remove(&key);
                 self.hub.closed(key);
             }
-            Effect::EndOutput(_) | Effect::Resume(_) => {}
+            Effect::Resume(key) => drop(self.resumed.insert(key)),
+            Effect::EndOutput(_) => {}
             Effect::StopAccepting => assert!(self.stopping),
             Effect::Finished => {
                 assert!(self.stopping && !self.finished, "a stop ends once");
@@ -321,6 +340,7 @@ impl World {
         assert!(rest.is_some(), "it comes to rest");
         for client in self.clients.iter().flatten() {
             assert!(self.hub.outbox(client.key).is_empty(), "what is queued is flushed");
+            assert!(!self.hub.goes_on(client.key), "what came is answered");
         }
     }
 
@@ -337,6 +357,7 @@ impl World {
         }
         for client in 0..CLIENTS {
             active |= self.take(client, usize::MAX);
+            active |= self.go_on(client);
         }
         active || !self.to_writer.is_empty() || !self.to_reader.is_empty()
     }
