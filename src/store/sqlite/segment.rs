@@ -100,6 +100,10 @@ pub(super) fn load_filter(conn: &Connection, segment: &Segment) -> Result<Bloom,
     Ok(filter)
 }
 
+/// The blocks of a segment that a digest may stand in, the likeliest first.
+pub(super) const FIND_DIGEST: &str = "SELECT key, data FROM digest WHERE segment = ?1 AND key <= ?2 \
+                                      ORDER BY key DESC, offset DESC";
+
 /// The event of a segment that is the value `hash` of the storage `id`.
 pub(super) fn find_value(
     conn: &Connection,
@@ -108,10 +112,7 @@ pub(super) fn find_value(
     id: &str,
     hash: &Hash,
 ) -> Result<Option<Seq>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT key, data FROM digest WHERE segment = ?1 AND key <= ?2 \
-         ORDER BY key DESC, offset DESC",
-    )?;
+    let mut statement = conn.prepare_cached(FIND_DIGEST)?;
     let key = sql_digest(digest);
     let mut rows = statement.query(params![segment.number, key])?;
     while let Some(row) = rows.next()? {

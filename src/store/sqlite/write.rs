@@ -222,8 +222,23 @@ fn load_unfolded(conn: &Connection, mark: Seq) -> Result<Unfolded, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::super::segment::FIND_DIGEST;
     use super::*;
     use crate::event::NewValue;
+
+    #[test]
+    fn what_a_statement_is_bound_to_does_not_prepare_it_again() {
+        let folder = super::super::tests::Folder::new();
+        let (conn, lock) = super::super::file::open(&folder.file("db")).unwrap();
+        let writer = Writer::load(conn, lock, Tuning::default()).unwrap();
+        let mut statement = writer.conn.prepare(FIND_DIGEST).unwrap();
+        for key in 0..3 {
+            assert!(statement.query(params![1, key]).unwrap().next().unwrap().is_none());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 
     #[test]
     fn a_full_disk_takes_nothing_and_leaves_reads_alone() {
