@@ -172,6 +172,9 @@ pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
 pub const COMMIT_VALUES_MAX: usize = 65_536;
 /// How long the writer's inbox waits while an index change could not be published.
 pub const PUBLISH_RETRY: u64 = 1;
+/// Storages that subscriptions are changed for before appends are looked at again, unless one stream
+/// has more of them.
+pub const PUBLISH_STORAGES: usize = 2_048;
 /// The log is indexed this many events at a time.
 pub const FOLD_EVENTS: usize = 16_384;
 /// Events past the indexes that a commit may find; above it, it folds before it appends.

@@ -2,6 +2,7 @@
 //! subscriber index, and says what became durable. `Writer::step` is the whole of it, without
 //! threads or clocks; `run` is the loop around it. Encodes nothing and knows no connection.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
@@ -14,8 +15,9 @@ use crate::store::{Batch, Checkpoint, StoreError, Upkeep, WriteLog};
 pub struct Writer {
     log: Box<dyn WriteLog>,
     shadow: Shadow,
-    /// Changes of the index that were not published yet, to be answered when they are.
-    unpublished: Vec<Change>,
+    /// Changes of the index that were not published yet, to be answered when they are. In order:
+    /// appends overtake them, and one that does is noticed before its feed has joined.
+    unpublished: VecDeque<Change>,
     upkeep: Upkeep,
 }
 
@@ -29,9 +31,9 @@ enum Change {
 pub enum Wait {
     /// Until there is something to do.
     Long,
-    /// A moment: the index is to be published.
+    /// A moment: the reader holds the copy of the index that is to be published.
     Brief,
-    /// Not at all: there is upkeep to do.
+    /// Not at all: there is upkeep to do, or more of the index to be published.
     Not,
 }
 
@@ -47,7 +49,8 @@ pub struct Step {
 
 impl Writer {
     pub fn new(log: Box<dyn WriteLog>) -> Writer {
-        Writer { log, shadow: Shadow::default(), unpublished: Vec::new(), upkeep: Upkeep::More }
+        let (shadow, unpublished) = (Shadow::default(), VecDeque::new());
+        Writer { log, shadow, unpublished, upkeep: Upkeep::More }
     }
 
     pub fn published(&self) -> Published {
@@ -75,11 +78,11 @@ impl Writer {
                 ToWriter::Append(append) => appends.push(append),
                 ToWriter::Subscribe { slot, ids } => {
                     self.shadow.subscribe(slot, ids);
-                    self.unpublished.push(Change::Joined(slot));
+                    self.unpublished.push_back(Change::Joined(slot));
                 }
                 ToWriter::Unsubscribe { slot } => {
                     self.shadow.unsubscribe(slot);
-                    self.unpublished.push(Change::Left(slot));
+                    self.unpublished.push_back(Change::Left(slot));
                 }
                 ToWriter::Ping { token } => notices.push(FromWriter::Pong { token }),
                 ToWriter::Checkpointed(result) => {
@@ -94,8 +97,9 @@ impl Writer {
             notices.push(self.commit(appends, clock)?);
             self.upkeep = Upkeep::More;
         }
-        self.publish(notices);
+        let published = self.publish(notices);
         let wait = match self.upkeep {
+            _ if self.shadow.is_behind() && published > 0 => Wait::Not,
             _ if self.shadow.is_behind() => Wait::Brief,
             Upkeep::More => Wait::Not,
             Upkeep::Done => Wait::Long,
@@ -132,15 +136,18 @@ impl Writer {
         }
     }
 
-    fn publish(&mut self, notices: &mut Vec<FromWriter>) {
-        if !self.shadow.is_behind() || !self.shadow.publish() {
-            return;
+    /// Publishes a slice of what changed, and returns how much.
+    fn publish(&mut self, notices: &mut Vec<FromWriter>) -> usize {
+        if !self.shadow.is_behind() {
+            return 0;
         }
+        let published = self.shadow.publish();
         let last = self.log.last();
-        notices.extend(self.unpublished.drain(..).map(|change| match change {
+        notices.extend(self.unpublished.drain(..published).map(|change| match change {
             Change::Joined(slot) => FromWriter::Joined { slot, last },
             Change::Left(slot) => FromWriter::Left { slot },
         }));
+        published
     }
 }
 
@@ -251,8 +258,11 @@ pub fn run_checkpointer(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::event::{Placed, Seq};
+    use crate::id::Id;
     use crate::store::StoreGauges;
 
     /// A log whose checkpoint is due, once until it is restarted.
@@ -302,5 +312,33 @@ mod tests {
         for result in [Ok(()), Err(StoreError::Failed("for now".to_owned())), Ok(())] {
             assert!(step(Some(ToWriter::Checkpointed(result))));
         }
+    }
+
+    #[test]
+    fn large_subscriptions_join_one_by_one_and_appends_are_looked_at_between_them() {
+        const FEEDS: u32 = 3;
+        let mut writer = Writer::new(Box::new(Due(false)));
+        let id = |n: usize| Id::new(&n.to_string()).unwrap();
+        let ids: Arc<[Id]> = (0..config::PUBLISH_STORAGES).map(id).collect();
+        let subscribe = |slot| ToWriter::Subscribe { slot, ids: Arc::clone(&ids) };
+        let mut batch: Vec<ToWriter> = (0..FEEDS).map(subscribe).collect();
+        batch.push(ToWriter::Unsubscribe { slot: 0 });
+        let mut step = |batch: &mut Vec<ToWriter>| {
+            let mut notices = Vec::new();
+            let step = writer.step(batch, &mut notices, &|| Duration::ZERO);
+            notices.retain(|notice| !matches!(notice, FromWriter::Idle(_)));
+            (step.expect("no error is fatal").wait, notices)
+        };
+        for slot in 0..FEEDS {
+            let (wait, notices) = step(&mut batch);
+            assert_eq!(wait, Wait::Not);
+            let [FromWriter::Joined { slot: joined, .. }] = notices[..] else {
+                panic!("one joins: {notices:?}");
+            };
+            assert_eq!(joined, slot);
+        }
+        let (wait, notices) = step(&mut batch);
+        assert!(matches!(notices[..], [FromWriter::Left { slot: 0 }]), "{notices:?}");
+        assert_eq!(wait, Wait::Long);
     }
 }

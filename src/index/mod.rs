@@ -57,6 +57,16 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// What it costs.
+    fn storages(&self) -> usize {
+        match self {
+            Operation::Subscribe { ids, .. } => ids.len(),
+            Operation::Unsubscribe { numbers, .. } => numbers.len(),
+        }
+    }
+}
+
 impl Index {
     pub fn apply(&mut self, operation: &Operation) {
         match operation {

@@ -3,11 +3,13 @@
 //! other copy before its next publish, once the reader let go of it. The cost is the operations,
 //! never the index's size. Reads no messages and wakes nobody.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use super::{Index, Operation};
+use crate::config;
 use crate::id::Id;
 use crate::message::Slot;
 use crate::sync::{Loaded, Swap, Twin};
@@ -20,8 +22,8 @@ pub struct Shadow {
     spare: Twin<Index>,
     /// What the published copy holds and the spare does not.
     behind: Vec<Operation>,
-    /// What neither holds.
-    pending: Vec<Change>,
+    /// What neither holds, in order.
+    pending: VecDeque<Change>,
     /// What each feed subscribed to, by slot: needed only to unsubscribe it.
     subscriptions: Vec<Option<Arc<[u32]>>>,
 }
@@ -65,11 +67,11 @@ impl Shadow {
     }
 
     pub fn subscribe(&mut self, slot: Slot, ids: Arc<[Id]>) {
-        self.pending.push(Change::Subscribe { slot, ids });
+        self.pending.push_back(Change::Subscribe { slot, ids });
     }
 
     pub fn unsubscribe(&mut self, slot: Slot) {
-        self.pending.push(Change::Unsubscribe { slot });
+        self.pending.push_back(Change::Unsubscribe { slot });
     }
 
     /// Whether there are changes that no published index holds.
@@ -77,23 +79,28 @@ impl Shadow {
         !self.pending.is_empty()
     }
 
-    /// Publishes all pending changes. False when the reader still holds the spare: nothing changed,
-    /// try again later.
-    pub fn publish(&mut self) -> bool {
+    /// Publishes pending changes from the first on, of `PUBLISH_STORAGES` or of one feed, and returns
+    /// how many. 0 when the reader still holds the spare: try again later.
+    pub fn publish(&mut self) -> usize {
         let Some(spare) = self.spare.get_mut() else {
-            return false;
+            return 0;
         };
         for operation in self.behind.drain(..) {
             spare.apply(&operation);
         }
         // Comparing costs the index's size, which is why release builds do not.
         debug_assert!(*spare == *self.published.load(), "both copies hold the same");
-        for change in self.pending.drain(..) {
-            self.behind.push(apply(spare, &mut self.subscriptions, change));
+        let mut storages = 0;
+        while storages < config::PUBLISH_STORAGES
+            && let Some(change) = self.pending.pop_front()
+        {
+            let operation = apply(spare, &mut self.subscriptions, change);
+            storages += operation.storages();
+            self.behind.push(operation);
         }
         let next = std::mem::take(&mut self.spare);
         self.spare = self.published.swap(next);
-        true
+        self.behind.len()
     }
 }
 
@@ -144,20 +151,20 @@ mod tests {
         };
         let before = published.load();
         shadow.subscribe(1, ids(&["a"]));
-        assert!(shadow.publish(), "the spare was nobody's");
+        assert_eq!(shadow.publish(), 1, "the spare was nobody's");
         assert!(before.subscribers(&a).is_none());
         assert_eq!(subscribers(published.load()), [1]);
 
         shadow.subscribe(2, ids(&["a"]));
-        assert!(!shadow.publish(), "the snapshot holds what is now the spare");
+        assert_eq!(shadow.publish(), 0, "the snapshot holds what is now the spare");
         assert!(shadow.is_behind());
         drop(before);
-        assert!(shadow.publish());
+        assert_eq!(shadow.publish(), 1);
         assert_eq!(subscribers(published.load()), [1, 2]);
 
         shadow.unsubscribe(1);
         shadow.unsubscribe(2);
-        assert!(shadow.publish());
+        assert_eq!(shadow.publish(), 2);
         assert_eq!(published.load().identifiers(), 0);
         assert!(!shadow.is_behind());
     }
