@@ -23,8 +23,8 @@ use slots::Slots;
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     entries: Vec<Option<Entry>>,
-    /// Places in `entries`, by the hash of their identifier.
-    numbers: HashTable<u32>,
+    /// Places in `entries`, by their identifier.
+    numbers: HashTable<Numbered>,
     hasher: RandomState,
     /// Places whose identifier nobody subscribes to any more, to be used again, last first.
     free: Vec<u32>,
@@ -34,6 +34,21 @@ pub struct Index {
 impl PartialEq for Index {
     fn eq(&self, other: &Index) -> bool {
         self.entries == other.entries && self.free == other.free
+    }
+}
+
+/// An identifier's place, with the hash of the identifier: when the table grows, no name is hashed
+/// again, which takes a tenth of a second for some hundred thousand long ones.
+#[derive(Clone, Copy, Debug)]
+struct Numbered {
+    hash: u32,
+    number: u32,
+}
+
+impl Numbered {
+    /// For the table, which looks at both ends of 64 bits.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -101,8 +116,13 @@ impl Index {
     }
 
     fn number(&self, id: &Id) -> Option<u32> {
-        let is_named = |number: &u32| self.id(*number) == Some(id);
-        self.numbers.find(self.hasher.hash_one(id), is_named).copied()
+        let hash = self.hash(id);
+        let is_named = |it: &Numbered| it.hash == hash && self.id(it.number) == Some(id);
+        self.numbers.find(Numbered::spread(hash), is_named).map(|found| found.number)
+    }
+
+    fn hash(&self, id: &Id) -> u32 {
+        self.hasher.hash_one(id) as u32
     }
 
     fn id(&self, number: u32) -> Option<&Id> {
@@ -122,12 +142,10 @@ impl Index {
             u32::try_from(self.entries.len() - 1).expect("fewer identifiers than 2^32")
         });
         self.entries[number as usize] = Some(Entry { id: id.clone(), slots: Slots::None });
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash = |number: &u32| {
-            let entry = entries[*number as usize].as_ref().expect("a number in use has an entry");
-            hasher.hash_one(&entry.id)
-        };
-        self.numbers.insert_unique(hasher.hash_one(id), number, hash);
+        let hash = self.hash(id);
+        let numbered = Numbered { hash, number };
+        self.numbers
+            .insert_unique(Numbered::spread(hash), numbered, |it| Numbered::spread(it.hash));
         number
     }
 
@@ -137,8 +155,8 @@ impl Index {
         entry.slots.remove(slot);
         if entry.slots.is_empty() {
             let entry = self.entries[number as usize].take().expect("it was there a line above");
-            let hash = self.hasher.hash_one(&entry.id);
-            let found = self.numbers.find_entry(hash, |other| *other == number);
+            let hash = Numbered::spread(self.hash(&entry.id));
+            let found = self.numbers.find_entry(hash, |other| other.number == number);
             found.expect("a number in use is found by its name").remove();
             self.free.push(number);
         }
