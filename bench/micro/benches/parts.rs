@@ -78,16 +78,22 @@ fn index_publish(bencher: Bencher, subscribers: u32) {
     for slot in 0..subscribers {
         shadow.subscribe(slot, Arc::new([id(&format!("s{slot}"))]));
     }
-    for _ in 0..2 {
-        assert!(shadow.publish(), "nobody holds the spare");
-    }
+    publish_all(&mut shadow);
+    // The other copy is brought up to date with the next, which publishes nothing.
+    shadow.publish();
     let ids: Arc<[Id]> = Arc::new([id("another")]);
     bencher.bench_local(|| {
         shadow.subscribe(subscribers, Arc::clone(&ids));
-        assert!(shadow.publish(), "nobody holds the spare");
+        publish_all(&mut shadow);
         shadow.unsubscribe(subscribers);
-        assert!(shadow.publish(), "nobody holds the spare");
+        publish_all(&mut shadow);
     });
+}
+
+fn publish_all(shadow: &mut Shadow) {
+    while shadow.is_behind() {
+        assert_ne!(shadow.publish(), 0, "nobody holds the spare");
+    }
 }
 
 /// Who gets an event: a look-up, and a walk over all of its subscribers.
@@ -97,7 +103,7 @@ fn index_subscribers(bencher: Bencher, subscribers: u32) {
     for slot in 0..subscribers {
         shadow.subscribe(slot, Arc::new([id("a")]));
     }
-    assert!(shadow.publish(), "nobody holds the spare");
+    publish_all(&mut shadow);
     let (published, wanted) = (shadow.published(), id("a"));
     bencher.counter(ItemsCount::new(subscribers)).bench_local(|| {
         let index = published.load();
