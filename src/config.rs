@@ -249,8 +249,8 @@ impl Default for Settings {
 }
 
 /// The most memory that the process may take with these settings, the sum of the limits above; its
-/// code and what the kernel holds for sockets aside. Most of it is for clients that mean harm: a thousand idle streams take
-/// half a megabyte.
+/// code and what the kernel holds for sockets aside. Most of it is for clients that mean harm: a
+/// thousand idle streams take half a megabyte.
 pub fn memory_bytes_max(settings: &Settings) -> usize {
     // As JSON a character may take six bytes.
     let largest_event = 6 * settings.value_bytes_max + 6 * ID_BYTES_MAX + KIB;
