@@ -150,6 +150,13 @@ def get_small(kind, path, options):
         return {"": sample(wrk(options, server, path, reply_bytes=len(reply)))}
 
 
+def hot_hits(server):
+    """Reads that were answered from memory so far."""
+    metrics = server.get("/metrics")[2].decode()
+    return int(next(line.split()[1] for line in metrics.splitlines()
+                    if line.startswith("rill_hot_hits_total ")))
+
+
 def get_many(kind, path, options):
     storages = 10_000
     with running(options.machine, kind) as server:
@@ -159,12 +166,16 @@ def get_many(kind, path, options):
                 (server.folder / "files" / f"s{number}").write_text("x" * SMALL_BODY_BYTES)
         else:
             fill(options, server, storages=storages, events=storages, bytes=28)
-            server.stop()
-            server.start()
-            # Each once after a start, when none is in memory yet, and once more.
-            for part in ("cold, one reader", "hot, one reader"):
-                read = load(options, server, "read", storages=storages, events=1, form="json")
-                parts[part] = sample(read, storages)
+            for connections, by in ((1, "one reader"), (64, "64 connections")):
+                server.stop()
+                server.start()
+                # Each once after a start, when none is in memory yet, and once more.
+                for part in ("cold", "again"):
+                    hits = hot_hits(server)
+                    read = load(options, server, "read", storages=storages, events=1, form="json",
+                                connections=connections)
+                    parts[f"{part}, {by}"] = sample(read, storages) | {
+                        "hit_rate": (hot_hits(server) - hits) / storages}
         parts["hot, 64 connections"] = sample(wrk(options, server, path, str(storages)))
         return parts
 
@@ -181,7 +192,8 @@ def stream_million(storages, options):
         server.start()
         parts = {}
         for form in ("json", "stream"):
-            read = load(options, server, "read", storages=storages, events=each, form=form)
+            read = load(options, server, "read", storages=storages, events=each, form=form,
+                        connections=1)
             parts[form] = sample(read, read["events"])
             parts[form]["first_event_us"] = read["first_event_us"]
         return parts

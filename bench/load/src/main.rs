@@ -28,8 +28,8 @@ load read --address HOST:PORT [FLAG…]                  read rill's histories t
   --pid PID         whose processor time and memory to report, with its children's
   --storages N      1
   --prefix NAME     s: storages are s0, s1, …
+  --connections N   64: one request each at a time; 0 only subscribes
 run:
-  --connections N   64: appending, one request each at a time; 0 only subscribes
   --subscribers N   0: each on one storage, in turn
   --values N        1: values in a request
   --bytes N         200: of a value
@@ -81,9 +81,10 @@ fn command(mut parser: Parser) -> Result<Option<Report>, String> {
     }
     let address = flags.address.ok_or("--address is missing")?;
     if command == "read" {
-        let run::Settings { process, storages, .. } = flags.run;
+        let run::Settings { process, storages, connections, .. } = flags.run;
         let Flags { form, events, .. } = flags;
-        return read::read(&read::Settings { address, process, storages, events, form }).map(Some);
+        let settings = read::Settings { address, process, storages, connections, events, form };
+        return read::read(&settings).map(Some);
     }
     let dialect = flags.server.ok_or("--server is missing")?;
     run::run(run::Settings { dialect, address, ..flags.run }).map(Some)

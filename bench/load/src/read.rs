@@ -1,7 +1,8 @@
-//! Owns reading histories: one storage after another, as JSON or as an event stream, every event
-//! counted and in order. Called by `main`. Blocking, because it asks how long one
-//! reader waits.
+//! Owns reading histories: each storage once, as JSON or as an event stream, every event counted and
+//! in order. Called by `main`. Blocking: with several connections the replies are taken in the order
+//! they were asked for, which is that of a server that is fair.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
     pub(crate) process: Option<Process>,
     pub(crate) storages: usize,
+    /// So many storages are asked for at a time.
+    pub(crate) connections: usize,
     /// Events that each of them holds.
     pub(crate) events: u64,
     pub(crate) form: Form,
@@ -36,14 +39,26 @@ pub(crate) fn read(settings: &Settings) -> Result<Report, String> {
     let mut first_event = Duration::MAX;
     let mut bytes = 0;
     let mut waits = Durations::default();
-    let mut connection = None;
-    for storage in 0..settings.storages {
-        let asked = Instant::now();
-        let history = history(settings, storage, &mut connection)
-            .map_err(|error| format!("s{storage}: {error}"))?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut take = |asked: Asked| {
+        let storage = asked.storage;
+        let history = asked.history(settings, &mut buffer);
+        let history = history.map_err(|error| format!("s{storage}: {error}"))?;
         first_event = first_event.min(history.first_event);
         bytes += history.bytes;
-        waits.add(asked.elapsed());
+        waits.add(history.waited);
+        Ok::<_, String>(history.connection)
+    };
+    let mut asked: VecDeque<Asked> = VecDeque::new();
+    for storage in 0..settings.storages {
+        let connection = match asked.len() < settings.connections {
+            true => None,
+            false => take(asked.pop_front().expect("there is a connection"))?,
+        };
+        asked.push_back(Asked::ask(settings, storage, connection)?);
+    }
+    for asked in asked {
+        take(asked)?;
     }
     let mut report = Report::default();
     report.add("seconds", begin.elapsed().as_secs_f64());
@@ -58,69 +73,100 @@ pub(crate) fn read(settings: &Settings) -> Result<Report, String> {
     Ok(report)
 }
 
-struct History {
-    first_event: Duration,
-    bytes: usize,
+/// A history that is on its way.
+struct Asked {
+    storage: usize,
+    since: Instant,
+    stream: TcpStream,
 }
 
-/// On the connection of the last one, if that is one that goes on.
-fn history(
-    settings: &Settings,
-    storage: usize,
-    connection: &mut Option<TcpStream>,
-) -> Result<History, String> {
-    let (accept, mut end): (_, &[u8]) = match settings.form {
-        Form::Json => ("application/json", b"\"more\":false}"),
-        Form::Stream => ("text/event-stream", b"event: synced\n"),
-    };
-    let failed = |error| format!("a read: {error}");
-    let begin = Instant::now();
-    let mut stream = match connection.take() {
-        Some(stream) => stream,
-        None => TcpStream::connect(settings.address).map_err(failed)?,
-    };
-    stream.set_nodelay(true).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let request =
-        format!("GET /get?id=s{storage} HTTP/1.1\r\nHost: bench\r\nAccept: {accept}\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut marks = Marks::default();
-    let mut history = History { first_event: Duration::MAX, bytes: 0 };
-    let mut buffer = vec![0; 256 * 1024];
-    // What was not looked at yet: the start of a mark, or of the end.
-    let mut kept = 0;
-    loop {
-        let read = stream.read(&mut buffer[kept..]).map_err(failed)?;
-        if read == 0 {
-            return Err("the reply was cut".to_owned());
+struct History {
+    first_event: Duration,
+    waited: Duration,
+    bytes: usize,
+    /// Where it is one that goes on.
+    connection: Option<TcpStream>,
+}
+
+impl Form {
+    fn media_type(self) -> &'static str {
+        match self {
+            Form::Json => "application/json",
+            Form::Stream => "text/event-stream",
         }
-        if history.bytes == 0
-            && let Form::Json = settings.form
-            && memmem::find(&buffer[..read], b"\r\nTransfer-Encoding: chunked\r\n").is_some()
-        {
-            end = b"\"more\":false}\r\n0\r\n\r\n";
-        }
-        history.bytes += read;
-        let filled = kept + read;
-        let looked = marks.take(&buffer[..filled])?;
-        if marks.count > 0 {
-            history.first_event = history.first_event.min(begin.elapsed());
-        }
-        if memmem::find(&buffer[..filled], end).is_some() {
-            break;
-        }
-        let from = looked.min(filled.saturating_sub(end.len()));
-        marks.skip = looked - from;
-        buffer.copy_within(from..filled, 0);
-        kept = filled - from;
     }
-    if marks.count != settings.events {
-        return Err(format!("{} events instead of {}", marks.count, settings.events));
+
+    fn end(self) -> &'static [u8] {
+        match self {
+            Form::Json => b"\"more\":false}",
+            Form::Stream => b"event: synced\n",
+        }
     }
-    if let Form::Json = settings.form {
-        *connection = Some(stream);
+}
+
+fn failed(error: std::io::Error) -> String {
+    format!("a read: {error}")
+}
+
+impl Asked {
+    fn ask(
+        settings: &Settings,
+        storage: usize,
+        connection: Option<TcpStream>,
+    ) -> Result<Asked, String> {
+        let since = Instant::now();
+        let mut stream = match connection {
+            Some(stream) => stream,
+            None => TcpStream::connect(settings.address).map_err(failed)?,
+        };
+        stream.set_nodelay(true).map_err(failed)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let accept = settings.form.media_type();
+        let request =
+            format!("GET /get?id=s{storage} HTTP/1.1\r\nHost: bench\r\nAccept: {accept}\r\n\r\n");
+        stream.write_all(request.as_bytes()).map_err(failed)?;
+        Ok(Asked { storage, since, stream })
     }
-    Ok(history)
+
+    fn history(self, settings: &Settings, buffer: &mut [u8]) -> Result<History, String> {
+        let Asked { since, mut stream, .. } = self;
+        let mut end = settings.form.end();
+        let mut marks = Marks::default();
+        let (mut first_event, mut bytes) = (Duration::MAX, 0);
+        // What was not looked at yet: the start of a mark, or of the end.
+        let mut kept = 0;
+        loop {
+            let read = stream.read(&mut buffer[kept..]).map_err(failed)?;
+            if read == 0 {
+                return Err("the reply was cut".to_owned());
+            }
+            if bytes == 0
+                && let Form::Json = settings.form
+                && memmem::find(&buffer[..read], b"\r\nTransfer-Encoding: chunked\r\n").is_some()
+            {
+                end = b"\"more\":false}\r\n0\r\n\r\n";
+            }
+            bytes += read;
+            let filled = kept + read;
+            let looked = marks.take(&buffer[..filled])?;
+            if marks.count > 0 {
+                first_event = first_event.min(since.elapsed());
+            }
+            if memmem::find(&buffer[..filled], end).is_some() {
+                break;
+            }
+            let from = looked.min(filled.saturating_sub(end.len()));
+            marks.skip = looked - from;
+            buffer.copy_within(from..filled, 0);
+            kept = filled - from;
+        }
+        if marks.count != settings.events {
+            return Err(format!("{} events instead of {}", marks.count, settings.events));
+        }
+        let waited = since.elapsed();
+        let connection = matches!(settings.form, Form::Json).then_some(stream);
+        Ok(History { first_event, waited, bytes, connection })
+    }
 }
 
 #[derive(Debug, Default)]
