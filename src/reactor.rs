@@ -78,6 +78,8 @@ struct Work {
     /// Connections to write to: replies do not wait for all streams of a broadcast.
     replies: VecDeque<u32>,
     deliveries: VecDeque<u32>,
+    /// Until it is handed over.
+    to_writer: Vec<ToWriter>,
     accepting: bool,
     /// Out of descriptors until then.
     accept_after: Option<u64>,
@@ -256,6 +258,7 @@ impl Reactor {
             self.read(now, key);
             self.carry_out(now);
         }
+        self.hand_over();
         for _ in 0..self.work.resumes.len().min(config::TURN_RESUMES_MAX) {
             let Some(key) = self.work.resumes.pop_front() else { break };
             self.read(now, key);
@@ -271,11 +274,29 @@ impl Reactor {
             let Some(key) = self.work.replies.pop_front() else { break };
             self.take_turn(now, key);
         }
+        self.write_deliveries(now);
+        self.carry_out(now);
+        self.hand_over();
+    }
+
+    /// To one stream at least, and until something else was committed: the streams that wait get
+    /// both with one write.
+    fn write_deliveries(&mut self, now: Now) {
         for _ in 0..self.work.deliveries.len().min(config::TURN_FLUSHES_MAX) {
             let Some(key) = self.work.deliveries.pop_front() else { break };
             self.take_turn(now, key);
+            if !self.channels.from_writer.is_empty() {
+                self.work.messages = true;
+                break;
+            }
         }
-        self.carry_out(now);
+    }
+
+    /// What one turn read goes to the writer together, so that it is committed together.
+    fn hand_over(&mut self) {
+        for message in self.work.to_writer.drain(..) {
+            self.channels.to_writer.send(message).expect("the writer outlives the reactor");
+        }
     }
 
     fn take_signals(&mut self, now: Now) {
@@ -486,9 +507,7 @@ impl Reactor {
                 }
                 self.hub.closed(key);
             }
-            Effect::ToWriter(message) => {
-                self.channels.to_writer.send(message).expect("the writer outlives the reactor");
-            }
+            Effect::ToWriter(message) => self.work.to_writer.push(message),
             Effect::ToReader(message) => {
                 self.channels.to_readers.send(message).expect("the readers outlive the reactor");
             }
