@@ -196,7 +196,7 @@ pub const FILTERS_BYTES_MAX: usize = 256 * MIB;
 pub const WAL_BYTES_SOFT: usize = 32 * MIB;
 pub const WAL_BYTES_HARD: usize = 512 * MIB;
 /// SQLite's page cache of each connection.
-pub const PAGE_CACHE_BYTES: usize = 8 * MIB;
+pub const PAGE_CACHE_BYTES: usize = 6 * MIB;
 
 const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a longest target fits into a head");
