@@ -100,7 +100,7 @@ impl Reader {
         let start = self.start(&plan, to, last, end)?;
         let mut body = Vec::with_capacity(1024);
         json::write_reply_start(&mut body, plan.reset);
-        let next = self.json_page(&plan, start, &mut body)?;
+        let next = self.json_page(&plan, start, Room::new(), &mut body)?;
         let next = next.map(|position| NextPage::Read { plan, position });
         Ok(FirstPage { last, body, next })
     }
@@ -109,7 +109,7 @@ impl Reader {
         let mut body = Vec::with_capacity(PAGE_BYTES + PAGE_BYTES / 8);
         match page {
             NextPage::Read { plan, position } => {
-                let next = self.json_page(&plan, position, &mut body)?;
+                let next = self.json_page(&plan, position, Room::new(), &mut body)?;
                 Ok((body, next.map(|position| NextPage::Read { plan, position })))
             }
             NextPage::Compare(mut comparing) => {
@@ -220,6 +220,7 @@ impl Reader {
         &mut self,
         plan: &ReadPlan,
         mut position: Position,
+        mut room: Room,
         out: &mut Vec<u8>,
     ) -> Result<Option<Position>, StoreError> {
         let items_end = position.item + PAGE_ITEMS_MAX;
@@ -235,15 +236,15 @@ impl Reader {
             let after = item.after.max(position.floor).max(position.after);
             let source = [Source { id: &item.id, after }];
             let leaves_out = |found: &Found| item.leaves_out(&found.hash);
-            let page =
-                self.page(&source, position.to, &leaves_out, out, &mut |out, _, seq, value| {
-                    if position.comma {
-                        out.push(b',');
-                    }
-                    position.comma = true;
-                    json::write_event(out, seq, value);
-                })?;
-            match page {
+            let to = position.to;
+            let mut write = |out: &mut Vec<u8>, _, seq, value: &str| {
+                if position.comma {
+                    out.push(b',');
+                }
+                position.comma = true;
+                json::write_event(out, seq, value);
+            };
+            match self.page(&source, to, &leaves_out, &mut room, out, &mut write)? {
                 Page::Cut(seq) => return Ok(Some(Position { after: seq, ..position })),
                 Page::Whole => {
                     json::write_item_end(out);
@@ -267,11 +268,12 @@ impl Reader {
             From::Plan => 0,
             From::Opening(cursor) | From::Live(cursor) => cursor,
         };
+        let room = Room::new();
         match reading {
             Reading::Following(ids) => {
                 let source = |id| Source { id, after: floor };
                 let sources: Vec<Source<'_>> = ids.iter().map(source).collect();
-                let page = self.frames(&sources, to, &|_| false, out)?;
+                let page = self.frames(&sources, to, &|_| false, room, out)?;
                 Ok((page.end(to), false))
             }
             Reading::Opening(plan) => {
@@ -280,7 +282,7 @@ impl Reader {
                     _ => floor,
                 };
                 let leaves_out = |found: &Found| plan.items[found.source].leaves_out(&found.hash);
-                let page = self.frames(&plan.sources(floor), to, &leaves_out, out)?;
+                let page = self.frames(&plan.sources(floor), to, &leaves_out, room, out)?;
                 if let Page::Whole = page {
                     self.write_synced(plan, to, out)?;
                 }
@@ -294,6 +296,7 @@ impl Reader {
         sources: &[Source<'_>],
         to: Seq,
         leaves_out: &dyn Fn(&Found) -> bool,
+        mut room: Room,
         out: &mut Vec<u8>,
     ) -> Result<Page, StoreError> {
         let epoch = self.epoch;
@@ -302,13 +305,14 @@ impl Reader {
             [source] => Some(json::string(source.id.as_str())),
             _ => None,
         };
-        self.page(sources, to, leaves_out, out, &mut |out, source, seq, value| match &only {
+        let mut write = |out: &mut Vec<u8>, source: usize, seq, value: &str| match &only {
             Some(name) => sse::write_event(out, epoch, name, seq, value),
             None => {
                 let name = json::string(sources[source].id.as_str());
                 sse::write_event(out, epoch, &name, seq, value);
             }
-        })
+        };
+        self.page(sources, to, leaves_out, &mut room, out, &mut write)
     }
 
     fn write_synced(
@@ -337,20 +341,20 @@ impl Reader {
         sources: &[Source<'_>],
         to: Seq,
         leaves_out: &dyn Fn(&Found) -> bool,
+        room: &mut Room,
         out: &mut Vec<u8>,
         write: &mut WriteEvent<'_>,
     ) -> Result<Page, StoreError> {
         let mut places: Vec<usize> = Vec::new();
         let mut seqs: Vec<Seq> = Vec::new();
-        let mut looked_at = 0;
         let mut end = Page::Whole;
         self.log.find(sources, to, Direction::OldestFirst, &mut |found| {
             if !leaves_out(&found) {
                 places.push(found.source);
                 seqs.push(found.seq);
             }
-            looked_at += 1;
-            if seqs.len() == PAGE_EVENTS_MAX || looked_at == SCAN_EVENTS {
+            room.events -= 1;
+            if seqs.len() == PAGE_EVENTS_MAX || room.events == 0 {
                 end = Page::Cut(found.seq);
                 return ControlFlow::Break(());
             }
@@ -375,6 +379,18 @@ impl Reader {
 
 /// Writes the event of a source: its place among the sources, its `seq`, its value.
 type WriteEvent<'a> = dyn FnMut(&mut Vec<u8>, usize, Seq, &str) + 'a;
+
+/// What a page may take.
+struct Room {
+    /// Events that may still be looked at, of all its items.
+    events: usize,
+}
+
+impl Room {
+    fn new() -> Room {
+        Room { events: SCAN_EVENTS }
+    }
+}
 
 /// Whether a page reached its end, or after which event it was cut.
 enum Page {
@@ -414,3 +430,6 @@ pub fn run(
         wake();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! A reader over a log in memory: what its pages hold, and what they cost.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::config::VALUE_BYTES_MAX;
+use crate::event::Hash;
+use crate::filter::InverseBloom;
+use crate::message::Token;
+use crate::plan::{ItemFilter, ReadItem};
+use crate::store::Survey;
+
+const TOKEN: Token = Token { connection: 0, exchange: 0 };
+
+/// Events in order: of which storage, and the value.
+#[derive(Default)]
+struct Log {
+    events: Vec<(Id, String)>,
+    found: Arc<AtomicUsize>,
+}
+
+impl Log {
+    fn of(&self, id: &Id, to: Seq) -> Vec<Seq> {
+        let placed = (1..).zip(&self.events).take(to as usize);
+        placed.filter(|(_, event)| event.0 == *id).map(|(seq, _)| seq).collect()
+    }
+}
+
+impl ReadLog for Log {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn end(&mut self) {}
+
+    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+        let seqs = self.of(id, to);
+        Ok(Survey { count: seqs.len() as u64, last: seqs.last().copied().unwrap_or(0) })
+    }
+
+    fn find(
+        &mut self,
+        sources: &[Source<'_>],
+        to: Seq,
+        direction: Direction,
+        visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        assert_eq!(direction, Direction::OldestFirst);
+        let found = sources.iter().enumerate().flat_map(|(source, wanted)| {
+            let seqs = self.of(wanted.id, to).into_iter().filter(|seq| *seq > wanted.after);
+            seqs.map(move |seq| (seq, source))
+        });
+        let mut found: Vec<(Seq, usize)> = found.collect();
+        found.sort_unstable();
+        for (seq, source) in found {
+            self.found.fetch_add(1, Ordering::Relaxed);
+            let hash = Hash::of(&self.events[seq as usize - 1].1);
+            if visit(Found { source, seq, hash }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(
+        &mut self,
+        _: Seq,
+        _: Seq,
+        _: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        unreachable!("no page scans the whole log")
+    }
+
+    fn values(
+        &mut self,
+        seqs: &[Seq],
+        visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        for (place, seq) in seqs.iter().enumerate() {
+            if visit(place, &self.events[*seq as usize - 1].1).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn id(name: &str) -> Id {
+    Id::new(name).expect("a short name")
+}
+
+fn reader(log: Log) -> Reader {
+    let limits = Limits { value_bytes_max: VALUE_BYTES_MAX };
+    Reader::new(Box::new(log), Epoch(7), limits, Box::new(|| 7))
+}
+
+fn plan(items: Vec<ReadItem>) -> Arc<ReadPlan> {
+    let (window, reset, after) = (Window::All, false, 0);
+    Arc::new(ReadPlan { items, window, reset, after, held: None, selection_held: None })
+}
+
+/// The pages of a JSON reply.
+fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq) -> Vec<String> {
+    let (plan, unless) = (Arc::clone(plan), Vec::new());
+    let first = ToReader::Open { token: TOKEN, plan, to, unless, end: None };
+    let FromReader::Opened { page, .. } = reader.step(first) else { panic!("it is opened") };
+    let (mut pages, mut next) = (vec![page.body], page.next);
+    while let Some(page) = next {
+        let answer = reader.step(ToReader::Page { token: TOKEN, page });
+        let FromReader::Paged { body, next: after, .. } = answer else { panic!("it goes on") };
+        pages.push(body);
+        next = after;
+    }
+    pages.into_iter().map(|page| String::from_utf8(page).expect("JSON is UTF-8")).collect()
+}
+
+#[test]
+fn what_a_page_looks_at_is_bounded_over_all_its_items() {
+    const ITEMS: usize = 5;
+    let name = |item: usize| format!("s{item}");
+    let placed = (0..ITEMS * SCAN_EVENTS / 2).map(|n| (id(&name(n % ITEMS)), n.to_string()));
+    let log = Log { events: placed.collect(), ..Log::default() };
+    let (found, to) = (Arc::clone(&log.found), log.events.len() as Seq);
+    let left_out = |item: usize| {
+        let events = log.events.iter().filter(|event| event.0 == id(&name(item)));
+        let hashes: Vec<Hash> = events.map(|(_, value)| Hash::of(value)).collect();
+        let filter = InverseBloom::build(&hashes, hashes.len() as u64, || 7);
+        let filter = Some(ItemFilter::InverseBloom(Arc::new(filter)));
+        ReadItem { id: id(&name(item)), after: 0, filter }
+    };
+    let plan = plan((0..ITEMS).map(left_out).collect());
+    let pages = reply(&mut reader(log), &plan, to);
+    assert_eq!(found.load(Ordering::Relaxed), to as usize, "each event is looked at once");
+    assert_eq!(pages.len(), 1 + to as usize / SCAN_EVENTS, "a slice of them for each page");
+    assert!(!pages.concat().contains("value"), "the client has them all");
+}
