@@ -44,7 +44,12 @@ enum Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
     None,
-    InFlight,
+    /// None, and the last one since `synced` ended before what it was asked for.
+    Cut,
+    /// On its way, up to here at most.
+    InFlight {
+        to: Seq,
+    },
 }
 
 impl Feed {
@@ -91,41 +96,44 @@ impl Feed {
 
     /// The page that the feed needs next; `None` while one is on its way, or when it needs none.
     pub fn wants(&self) -> Option<(From, Seq)> {
-        if self.page == Page::InFlight {
-            return None;
-        }
-        match self.phase {
-            Phase::Unopened { to } => Some((From::Plan, to)),
-            Phase::Opening { to } => Some((From::Opening(self.cursor), to)),
-            Phase::Following if self.cursor < self.horizon => {
+        let behind = self.cursor < self.horizon;
+        match (self.phase, self.page) {
+            (_, Page::InFlight { .. }) => None,
+            (Phase::Unopened { to }, _) => Some((From::Plan, to)),
+            (Phase::Opening { to }, _) => Some((From::Opening(self.cursor), to)),
+            (Phase::Following, Page::None) if behind => {
                 Some((From::Live(self.cursor), self.horizon))
             }
-            Phase::Following => None,
+            (Phase::Following, Page::Cut) => Some((From::Behind(self.cursor), self.horizon)),
+            (Phase::Following, Page::None) => None,
         }
     }
 
     /// The page `wants` named was asked for.
     pub fn asked(&mut self) {
-        assert_eq!(self.page, Page::None, "a feed has one page on its way at most");
-        self.page = Page::InFlight;
+        let (_, to) = self.wants().expect("a feed has one page on its way at most");
+        self.page = Page::InFlight { to };
     }
 
     pub fn page_is_in_flight(&self) -> bool {
-        self.page == Page::InFlight
+        matches!(self.page, Page::InFlight { .. })
     }
 
     /// The page that was asked for will not come.
     pub fn page_failed(&mut self) {
-        assert_eq!(self.page, Page::InFlight, "a page fails when it was asked for");
+        assert!(self.page_is_in_flight(), "a page fails when it was asked for");
         self.page = Page::None;
     }
 
     /// The page came, and is queued: everything up to `cursor`, `synced` included or not.
     pub fn paged(&mut self, cursor: Seq, synced: bool) {
-        assert_eq!(self.page, Page::InFlight, "a page comes when it was asked for");
+        let Page::InFlight { to } = self.page else {
+            panic!("a page comes when it was asked for");
+        };
         assert!(cursor >= self.cursor, "a page goes forward");
-        assert!(cursor <= self.horizon, "a page ends where it was told to");
-        self.page = Page::None;
+        assert!(cursor <= to, "a page ends where it was told to");
+        let cut = self.phase == Phase::Following && cursor < to;
+        self.page = if cut { Page::Cut } else { Page::None };
         self.cursor = cursor;
         self.phase = match self.phase {
             Phase::Unopened { .. } | Phase::Opening { .. } if synced => Phase::Following,
@@ -182,9 +190,25 @@ mod tests {
         feed.asked();
         assert!(!feed.offer(12, true));
         feed.paged(9, false);
-        assert_eq!(feed.wants(), Some((From::Live(9), 12)));
+        assert_eq!(feed.wants(), Some((From::Live(9), 12)), "it had all that it was asked for");
         feed.asked();
         feed.paged(12, false);
         assert!(feed.offer(13, true));
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_first_page_is_further_work() {
+        let mut feed = live_at(5);
+        assert!(!feed.offer(9, false));
+        assert_eq!(feed.wants(), Some((From::Live(5), 9)));
+        for cursor in [5, 7] {
+            feed.asked();
+            feed.paged(cursor, false);
+            assert_eq!(feed.wants(), Some((From::Behind(cursor), 9)));
+        }
+        feed.asked();
+        feed.paged(9, false);
+        assert!(feed.offer(10, true) && !feed.offer(11, false));
+        assert_eq!(feed.wants(), Some((From::Live(10), 11)));
     }
 }

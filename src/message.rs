@@ -170,8 +170,10 @@ pub enum From {
     Plan,
     /// Past this, on the way to `synced`.
     Opening(Seq),
-    /// Past this, of all its storages, after `synced`.
+    /// Past this, of all its storages, after `synced`: the first page for what it could not take.
     Live(Seq),
+    /// The same, where that was more than a page.
+    Behind(Seq),
 }
 
 /// How far a JSON reply was written: opaque to the hub.

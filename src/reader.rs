@@ -100,7 +100,7 @@ impl Reader {
         let start = self.start(&plan, to, last, end)?;
         let mut body = Vec::with_capacity(1024);
         json::write_reply_start(&mut body, plan.reset);
-        let next = self.json_page(&plan, start, Room::new(), &mut body)?;
+        let next = self.json_page(&plan, start, Room::first(), &mut body)?;
         let next = next.map(|position| NextPage::Read { plan, position });
         Ok(FirstPage { last, body, next })
     }
@@ -109,7 +109,7 @@ impl Reader {
         let mut body = Vec::with_capacity(PAGE_BYTES + PAGE_BYTES / 8);
         match page {
             NextPage::Read { plan, position } => {
-                let next = self.json_page(&plan, position, Room::new(), &mut body)?;
+                let next = self.json_page(&plan, position, Room::further(), &mut body)?;
                 Ok((body, next.map(|position| NextPage::Read { plan, position })))
             }
             NextPage::Compare(mut comparing) => {
@@ -266,9 +266,12 @@ impl Reader {
     ) -> Result<(Seq, bool), StoreError> {
         let floor = match from {
             From::Plan => 0,
-            From::Opening(cursor) | From::Live(cursor) => cursor,
+            From::Opening(cursor) | From::Live(cursor) | From::Behind(cursor) => cursor,
         };
-        let room = Room::new();
+        let room = match from {
+            From::Plan | From::Live(_) => Room::first(),
+            From::Opening(_) | From::Behind(_) => Room::further(),
+        };
         match reading {
             Reading::Following(ids) => {
                 let source = |id| Source { id, after: floor };
@@ -361,7 +364,7 @@ impl Reader {
             ControlFlow::Continue(())
         })?;
         self.log.values(&seqs, &mut |place, value| {
-            if out.len() >= PAGE_BYTES {
+            if out.len() >= PAGE_BYTES || out.len() + value.len() > room.bytes {
                 let start = || sources.iter().map(|source| source.after).min().unwrap_or(0);
                 end = Page::Cut(place.checked_sub(1).map_or_else(start, |before| seqs[before]));
                 return ControlFlow::Break(());
@@ -384,11 +387,19 @@ type WriteEvent<'a> = dyn FnMut(&mut Vec<u8>, usize, Seq, &str) + 'a;
 struct Room {
     /// Events that may still be looked at, of all its items.
     events: usize,
+    /// An event that would make it longer than this is left to the next page.
+    bytes: usize,
 }
 
 impl Room {
-    fn new() -> Room {
-        Room { events: SCAN_EVENTS }
+    /// A first page costs little, whatever it is of: others wait for theirs.
+    fn first() -> Room {
+        Room { events: SCAN_EVENTS, bytes: PAGE_BYTES }
+    }
+
+    /// A further page has an event, however long that is.
+    fn further() -> Room {
+        Room { events: SCAN_EVENTS, bytes: usize::MAX }
     }
 }
 

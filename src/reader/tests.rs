@@ -99,6 +99,10 @@ fn plan(items: Vec<ReadItem>) -> Arc<ReadPlan> {
     Arc::new(ReadPlan { items, window, reset, after, held: None, selection_held: None })
 }
 
+fn whole(name: &str) -> ReadItem {
+    ReadItem { id: id(name), after: 0, filter: None }
+}
+
 /// The pages of a JSON reply.
 fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq) -> Vec<String> {
     let (plan, unless) = (Arc::clone(plan), Vec::new());
@@ -112,6 +116,69 @@ fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq) -> Vec<String> {
         next = after;
     }
     pages.into_iter().map(|page| String::from_utf8(page).expect("JSON is UTF-8")).collect()
+}
+
+/// The pages of a stream, from its plan on or after it has synced.
+fn frames(reader: &mut Reader, reading: &Reading, to: Seq) -> Vec<String> {
+    let mut pages = Vec::new();
+    let mut from = match reading {
+        Reading::Opening(_) => From::Plan,
+        Reading::Following(_) => From::Live(0),
+    };
+    loop {
+        let reading = reading.clone();
+        let request = ToReader::Follow { slot: 0, reading, from, to };
+        let FromReader::Followed { frames, cursor, .. } = reader.step(request) else {
+            panic!("it is followed")
+        };
+        pages.push(String::from_utf8(frames).expect("frames are UTF-8"));
+        if cursor == to {
+            return pages;
+        }
+        from = match from {
+            From::Plan | From::Opening(_) => From::Opening(cursor),
+            From::Live(_) | From::Behind(_) => From::Behind(cursor),
+        };
+    }
+}
+
+#[test]
+fn a_first_page_ends_before_an_event_that_is_longer_than_a_page() {
+    const FITS: usize = PAGE_BYTES - 1_000;
+    const LONG: usize = PAGE_BYTES + 1;
+    // The sizes of values, and which of them each page has.
+    let cases: [(&[usize], &[&[usize]]); 6] = [
+        (&[10, 10], &[&[0, 1]]),
+        (&[FITS, 10], &[&[0, 1]]),
+        (&[10, LONG, 10], &[&[0], &[1], &[2]]),
+        (&[LONG, LONG], &[&[], &[0], &[1]]),
+        (&[10, FITS, 10], &[&[0, 1, 2]]),
+        (&[FITS, FITS], &[&[0], &[1]]),
+    ];
+    for (sizes, expected) in cases {
+        let value = |(place, size): (usize, &usize)| {
+            let letter = char::from(b'p' + place as u8).to_string();
+            (id("a"), letter.repeat(*size))
+        };
+        let events: Vec<(Id, String)> = sizes.iter().enumerate().map(value).collect();
+        let to = events.len() as Seq;
+        let mut reader = reader(Log { events, ..Log::default() });
+        let plan = plan(vec![whole("a")]);
+        let follows = [Reading::Opening(Arc::clone(&plan)), Reading::Following(plan.ids())];
+        let mut all = vec![reply(&mut reader, &plan, to)];
+        all.extend(follows.iter().map(|reading| frames(&mut reader, reading, to)));
+        for pages in all {
+            let values = |page: &String| {
+                let letter = |place: usize| char::from(b'p' + place as u8).to_string();
+                let there = |place: &usize| page.contains(&format!("\":\"{}", letter(*place)));
+                (0..sizes.len()).filter(there).collect::<Vec<_>>()
+            };
+            let shown: Vec<Vec<usize>> = pages.iter().map(values).collect();
+            let full = shown.iter().position(|page| page.contains(&(sizes.len() - 1)));
+            let shown = &shown[..=full.expect("the last event is there")];
+            assert_eq!(shown, expected, "{sizes:?}: {}", pages[0].get(..60).unwrap_or(&pages[0]));
+        }
+    }
 }
 
 #[test]

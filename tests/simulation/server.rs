@@ -22,7 +22,7 @@ use crate::store::{Opened, Shared};
 /// Fewer bytes than a few events take, so that streams lag.
 const OUTBOX_BYTES_MAX: usize = 2_000;
 /// A page, what it was asked over, the largest event there is, and heads.
-const QUEUED_BYTES_MAX: usize = config::OUTBOX_LOW_BYTES + config::PAGE_BYTES + 80_000 + 8 * 1_024;
+const QUEUED_BYTES_MAX: usize = config::OUTBOX_LOW_BYTES + config::PAGE_BYTES + 150_000 + 8 * 1_024;
 
 pub(crate) struct Server {
     pub(crate) hub: Hub,

@@ -46,7 +46,9 @@ impl Appender {
         let padding = match random.below(200) {
             // More than is parsed on the loop, or than an entry of the hot cache takes.
             0 => 70_000,
-            1..10 => 3_000,
+            // Longer than a page.
+            1 => 140_000,
+            2..10 => 3_000,
             _ => random.below(30) as usize,
         };
         format!("v{}.{}\n\u{2028}{}", self.number, self.values, "x".repeat(padding))
