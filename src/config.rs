@@ -145,9 +145,13 @@ pub const SUBSCRIPTIONS_IN_FLIGHT_MAX: usize = 4_096;
 pub const STREAMS_LEAVING_MAX: usize = 16_384;
 /// Health checks with the writer.
 pub const PINGS_IN_FLIGHT_MAX: usize = 64;
-/// Requests with the readers; beyond it a request is a 503, and a stream's page waits.
+/// First pages with the readers; further ones wait.
 pub const READS_IN_FLIGHT_MAX: usize = 1_024;
-/// Requests the hub keeps because the readers have enough; beyond it a request is a 503.
+/// Of what may take long, the requests with the readers, for each of them: further pages, slices of
+/// scans, bodies. Others wait, and a first page waits for no more than these.
+pub const FURTHER_READS_IN_FLIGHT_MAX: usize = 2;
+/// Requests of a kind that the hub keeps because the readers have enough; beyond it a request is a
+/// 503, and pages of what was begun wait.
 pub const READS_WAITING_MAX: usize = 16_384;
 /// Notices from the writer that the loop has not taken; a full queue holds the writer.
 pub const NOTICES_MAX: usize = 1_024;
@@ -277,7 +281,9 @@ pub fn memory_bytes_max(settings: &Settings) -> usize {
     let queues = (APPENDS_IN_FLIGHT_MAX
         + SUBSCRIPTIONS_IN_FLIGHT_MAX
         + READS_IN_FLIGHT_MAX
-        + READS_WAITING_MAX
+        + settings.readers * FURTHER_READS_IN_FLIGHT_MAX
+        // First pages, scans, bodies; pages of what was begun are one a connection.
+        + 3 * READS_WAITING_MAX
         + STREAMS_LEAVING_MAX
         + NOTICES_MAX)
         * MESSAGE_BYTES;

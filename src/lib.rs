@@ -40,7 +40,8 @@
 //!    Reads and feeds are bounded by `visible`.
 //! 2. **The loop waits in one place**, `Reactor::sleep`. It touches no disk and no lock. It counts
 //!    what it sends to other threads: these credits bound the queues; at a limit the client is
-//!    told 503.
+//!    told 503. Of what may hold a reader for long, few requests are with the readers at any time,
+//!    so that a first page waits for no more than these.
 //! 3. **A feed is a cursor.** Joining, catching up, lagging and resuming are one mechanism: what was
 //!    queued, and what is known to exist ([`feed`]). An event is queued for a feed if and only if
 //!    everything before it was.

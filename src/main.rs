@@ -110,6 +110,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
         body_bytes_max: settings.body_bytes_max,
         outbox_bytes_max: settings.outbox_bytes_max,
         connections_max: connections_max(settings.connections_max),
+        readers: settings.readers,
         cors_origin: settings.cors_origin.clone(),
         access_log: settings.access_log,
         seed: random(),

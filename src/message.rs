@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compare::Comparing;
+use crate::config;
 use crate::event::{NewValue, Placed, Seq};
 use crate::hot::Encoded;
 use crate::id::Id;
@@ -140,6 +141,48 @@ pub enum ToReader {
     Follow { slot: Slot, reading: Reading, from: From, to: Seq },
 }
 
+/// Where a request waits while the readers have enough: what is soon done waits for nothing that
+/// takes long, and no kind of what takes long for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// The first page of a few storages, which ends before an event that is longer than a page.
+    First,
+    /// What follows a first page.
+    Page,
+    /// What filters and large selections need.
+    Scan,
+    /// Bodies.
+    Parse,
+}
+
+impl Lane {
+    pub const COUNT: usize = 4;
+
+    /// Of the first page of so many storages.
+    fn of_first(storages: usize, filters: bool) -> Lane {
+        if filters || storages > config::PAGE_ITEMS_MAX { Lane::Scan } else { Lane::First }
+    }
+}
+
+impl ToReader {
+    pub fn lane(&self) -> Lane {
+        match self {
+            ToReader::Parse { .. } => Lane::Parse,
+            ToReader::Fill { .. } => Lane::First,
+            ToReader::Open { plan, .. } => Lane::of_first(plan.items.len(), plan.has_filters()),
+            ToReader::Page { page: NextPage::Read { .. }, .. } => Lane::Page,
+            ToReader::Page { page: NextPage::Compare(_), .. } | ToReader::Prepare { .. } => {
+                Lane::Scan
+            }
+            ToReader::Follow { reading, from: From::Plan | From::Live(_), .. } => match reading {
+                Reading::Opening(plan) => Lane::of_first(plan.items.len(), plan.has_filters()),
+                Reading::Following(ids) => Lane::of_first(ids.len(), false),
+            },
+            ToReader::Follow { from: From::Opening(_) | From::Behind(_), .. } => Lane::Page,
+        }
+    }
+}
+
 /// A page that is made when the one before it has left.
 #[derive(Debug)]
 pub enum NextPage {
@@ -205,8 +248,15 @@ pub struct FirstPage {
     pub next: Option<NextPage>,
 }
 
+/// An answer, and the lane of what was asked.
 #[derive(Debug)]
-pub enum FromReader {
+pub struct FromReader {
+    pub lane: Lane,
+    pub answer: Read,
+}
+
+#[derive(Debug)]
+pub enum Read {
     Parsed {
         token: Token,
         body_bytes: usize,
@@ -252,10 +302,10 @@ pub enum FromReader {
 impl FromReader {
     /// What is to be sent of it.
     pub fn bytes(&self) -> usize {
-        match self {
-            FromReader::Opened { page, .. } => page.body.len(),
-            FromReader::Paged { body, .. } => body.len(),
-            FromReader::Followed { frames, .. } => frames.len(),
+        match &self.answer {
+            Read::Opened { page, .. } => page.body.len(),
+            Read::Paged { body, .. } => body.len(),
+            Read::Followed { frames, .. } => frames.len(),
             _ => 0,
         }
     }

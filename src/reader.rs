@@ -15,7 +15,7 @@ use crate::event::{Cursor, Epoch, Seq};
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::json;
-use crate::message::{FirstPage, From, FromReader, NextPage, Position, Reading, ToReader};
+use crate::message::{FirstPage, From, FromReader, NextPage, Position, Read, Reading, ToReader};
 use crate::plan::ReadPlan;
 use crate::route::Limits;
 use crate::selection::Window;
@@ -44,43 +44,45 @@ impl Reader {
     }
 
     pub fn step(&mut self, request: ToReader) -> FromReader {
+        let lane = request.lane();
         if let ToReader::Parse { token, route, query, body } = request {
             let answer = route.answer(true, &query, &body, &self.limits);
-            return FromReader::Parsed { token, body_bytes: body.len(), answer };
+            let answer = Read::Parsed { token, body_bytes: body.len(), answer };
+            return FromReader { lane, answer };
         }
         let begun = self.log.begin();
         let answer = self.answer(begun, request);
         self.log.end();
-        answer
+        FromReader { lane, answer }
     }
 
     /// Every request has its own way to fail; a view that could not begin is one reason.
-    fn answer(&mut self, begun: Result<(), StoreError>, request: ToReader) -> FromReader {
+    fn answer(&mut self, begun: Result<(), StoreError>, request: ToReader) -> Read {
         match request {
             ToReader::Parse { .. } => unreachable!("parsing needs no view of the log"),
             ToReader::Open { token, plan, to, unless, end } => {
                 match begun.and_then(|()| self.open(plan, to, &unless, end)) {
-                    Ok(page) => FromReader::Opened { token, page },
-                    Err(error) => FromReader::Failed { token, error },
+                    Ok(page) => Read::Opened { token, page },
+                    Err(error) => Read::Failed { token, error },
                 }
             }
             ToReader::Fill { token, id, to } => {
                 let events = begun.and_then(|()| self.whole(&id, to));
-                FromReader::Filled { token, id, events }
+                Read::Filled { token, id, events }
             }
             ToReader::Page { token, page } => match begun.and_then(|()| self.next_page(page)) {
-                Ok((body, next)) => FromReader::Paged { token, body, next },
-                Err(error) => FromReader::Failed { token, error },
+                Ok((body, next)) => Read::Paged { token, body, next },
+                Err(error) => Read::Failed { token, error },
             },
             ToReader::Prepare { asker, preparing } => {
                 let prepared = begun.and_then(|()| preparing.step(&mut *self.log));
-                FromReader::Prepared { asker, prepared }
+                Read::Prepared { asker, prepared }
             }
             ToReader::Follow { slot, reading, from, to } => {
                 let mut frames = Vec::with_capacity(1024);
                 match begun.and_then(|()| self.frames_page(&reading, from, to, &mut frames)) {
-                    Ok((cursor, synced)) => FromReader::Followed { slot, frames, cursor, synced },
-                    Err(error) => FromReader::FollowFailed { slot, error },
+                    Ok((cursor, synced)) => Read::Followed { slot, frames, cursor, synced },
+                    Err(error) => Read::FollowFailed { slot, error },
                 }
             }
         }

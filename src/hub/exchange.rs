@@ -10,7 +10,7 @@ use crate::config;
 use crate::http::{self, BodyLength, BodyReader, Head, Method};
 use crate::id::Id;
 use crate::json;
-use crate::message::{Append, Appended, ToReader, ToWriter, Token};
+use crate::message::{Append, Appended, Lane, ToReader, ToWriter, Token};
 use crate::problem::Problem;
 use crate::route::{self, Answer, Route};
 use crate::store::StoreError;
@@ -229,7 +229,7 @@ impl Hub {
         route: &Route,
         body: Vec<u8>,
     ) {
-        if self.waiting_reads.len() >= config::READS_WAITING_MAX {
+        if self.reads.is_full(Lane::Parse) {
             return self.reply_problem(now, key, exchange, &busy("readers'"));
         }
         self.bodies_bytes += body.len();

@@ -6,6 +6,7 @@
 //! - `exchange`: bytes to requests, requests to what they ask for; appends and health.
 //! - `reads`: JSON replies, page by page.
 //! - `filtered`: what filters need: preparations, comparisons, their limits.
+//! - `lanes`: whose turn it is at the readers.
 //! - `reply`: heads, problems, the end of an exchange.
 //! - `streams`: feeds and what is broadcast to them.
 //! - `timers`, `metrics`, `cursors`: their names say it.
@@ -21,7 +22,9 @@ use crate::held::Counter;
 use crate::hot::Hot;
 use crate::http::Date;
 use crate::index::Index;
-use crate::message::{Appended, Asker, Commit, FromReader, FromWriter, ToReader, ToWriter, Token};
+use crate::message::{
+    Appended, Asker, Commit, FromReader, FromWriter, Read, ToReader, ToWriter, Token,
+};
 use crate::outbox::Outbox;
 use crate::route::Limits;
 use crate::store::StoreGauges;
@@ -30,6 +33,7 @@ mod connection;
 mod cursors;
 mod exchange;
 mod filtered;
+mod lanes;
 mod metrics;
 mod reads;
 mod reply;
@@ -39,6 +43,7 @@ mod tests;
 mod timers;
 
 use connection::{Admission, Connection, State, Waiting};
+use lanes::Reads;
 use metrics::{Hostile, Metrics};
 use streams::Tenant;
 use timers::Timers;
@@ -80,6 +85,8 @@ pub struct Options {
     pub body_bytes_max: usize,
     pub outbox_bytes_max: usize,
     pub connections_max: usize,
+    /// Threads that read.
+    pub readers: usize,
     pub cors_origin: String,
     pub access_log: bool,
     /// For jitter.
@@ -98,7 +105,7 @@ pub struct Hub {
     effects: Vec<Effect>,
     exchanges: u32,
     credits: Credits,
-    waiting_reads: VecDeque<ToReader>,
+    reads: Reads,
     hot: Hot,
     /// Memory of the filters of reads and comparisons under way, and how many need scans.
     filters_bytes: Counter,
@@ -118,13 +125,12 @@ pub struct Hub {
     random: u64,
 }
 
-/// Requests to other threads that were not answered yet.
+/// Requests to the writer that were not answered yet.
 #[derive(Debug, Default)]
 struct Credits {
     appends: usize,
     subscriptions: usize,
     pings: usize,
-    reads: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +144,7 @@ impl Hub {
     pub fn new(options: Options) -> Hub {
         Hub {
             visible: options.visible,
+            reads: Reads::new(options.readers),
             random: options.seed | 1,
             options,
             connections: Slab::new(),
@@ -146,7 +153,6 @@ impl Hub {
             effects: Vec::new(),
             exchanges: 0,
             credits: Credits::default(),
-            waiting_reads: VecDeque::new(),
             hot: Hot::default(),
             filters_bytes: Counter::default(),
             scans: Counter::default(),
@@ -281,33 +287,29 @@ impl Hub {
         self.shed();
     }
 
-    pub fn from_reader(&mut self, now: Now, answer: FromReader) {
-        self.credits.reads -= 1;
-        match answer {
-            FromReader::Parsed { token, body_bytes, answer } => {
+    pub fn from_reader(&mut self, now: Now, answered: FromReader) {
+        self.reads.answered(answered.lane);
+        match answered.answer {
+            Read::Parsed { token, body_bytes, answer } => {
                 self.bodies_bytes -= body_bytes;
                 self.parsed(now, token, answer);
             }
-            FromReader::Opened { token, page } => self.opened(now, token, page),
-            FromReader::Filled { token, id, events } => self.filled(now, token, &id, events),
-            FromReader::Paged { token, body, next } => self.reply_paged(now, token, body, next),
-            FromReader::Followed { slot, frames, cursor, synced } => {
+            Read::Opened { token, page } => self.opened(now, token, page),
+            Read::Filled { token, id, events } => self.filled(now, token, &id, events),
+            Read::Paged { token, body, next } => self.reply_paged(now, token, body, next),
+            Read::Followed { slot, frames, cursor, synced } => {
                 self.stream_paged(now, slot, frames, cursor, synced);
             }
-            FromReader::Prepared { asker: Asker::Reply(token), prepared } => {
+            Read::Prepared { asker: Asker::Reply(token), prepared } => {
                 self.reply_prepared(now, token, prepared);
             }
-            FromReader::Prepared { asker: Asker::Stream(slot), prepared } => {
+            Read::Prepared { asker: Asker::Stream(slot), prepared } => {
                 self.stream_prepared(now, slot, prepared);
             }
-            FromReader::Failed { token, error } => self.read_failed(now, token, &error),
-            FromReader::FollowFailed { slot, error } => self.follow_failed(now, slot, &error),
+            Read::Failed { token, error } => self.read_failed(now, token, &error),
+            Read::FollowFailed { slot, error } => self.follow_failed(now, slot, &error),
         }
-        while self.credits.reads < config::READS_IN_FLIGHT_MAX
-            && let Some(request) = self.waiting_reads.pop_front()
-        {
-            self.send_to_reader(request);
-        }
+        self.send_to_readers();
         self.shed();
     }
 
@@ -538,18 +540,14 @@ impl Hub {
         }
     }
 
-    /// Sends a request to the readers, now or when they have fewer.
+    /// Sends a request to the readers, now or when its turn comes.
     fn ask_reader(&mut self, request: ToReader) {
-        if self.credits.reads < config::READS_IN_FLIGHT_MAX {
-            self.send_to_reader(request);
-        } else {
-            self.waiting_reads.push_back(request);
-        }
+        self.reads.ask(request);
+        self.send_to_readers();
     }
 
-    fn send_to_reader(&mut self, request: ToReader) {
-        self.credits.reads += 1;
-        self.effects.push(Effect::ToReader(request));
+    fn send_to_readers(&mut self) {
+        self.effects.extend(std::iter::from_fn(|| self.reads.next()).map(Effect::ToReader));
     }
 
     /// Sends a change of the index to the writer, in order, now or when it has fewer.

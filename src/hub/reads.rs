@@ -42,19 +42,21 @@ impl Hub {
             self.metrics.hot_hits += 1;
             return self.reply_page(now, key, exchange, &plan, page);
         }
-        if self.waiting_reads.len() >= config::READS_WAITING_MAX {
-            return self.reply_problem(now, key, exchange, &busy("readers'"));
-        }
         let token = Token { connection: key, exchange: exchange.number };
         let request = match plan.items.as_slice() {
             [item]
                 if item.filter.is_none() && matches!(self.hot.lookup(&item.id), Lookup::Absent) =>
             {
-                self.hot.begin(&item.id);
                 ToReader::Fill { token, id: item.id.clone(), to: self.visible }
             }
             _ => self.open(token, &exchange, &plan, self.visible, None),
         };
+        if self.reads.is_full(request.lane()) {
+            return self.reply_problem(now, key, exchange, &busy("readers'"));
+        }
+        if let ToReader::Fill { id, .. } = &request {
+            self.hot.begin(id);
+        }
         self.connections[key as usize].state =
             State::Answering(Box::new(exchange), Waiting::Read { plan });
         self.ask_reader(request);

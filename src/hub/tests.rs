@@ -4,7 +4,7 @@ use super::*;
 use crate::event::Epoch;
 use crate::hot::Encoded;
 use crate::id::Id;
-use crate::message::FirstPage;
+use crate::message::{FirstPage, Lane};
 use crate::store::StoreError;
 
 const START: u64 = 1_000;
@@ -28,6 +28,7 @@ impl Bench {
             body_bytes_max: config::BODY_BYTES_MAX,
             outbox_bytes_max: config::OUTBOX_BYTES_MAX,
             connections_max: 1 << 20,
+            readers: 1,
             cors_origin: "*".to_owned(),
             access_log: false,
             seed: 1,
@@ -274,7 +275,7 @@ fn streams_that_come_and_go_before_anyone_answers_are_bounded() {
     }
     assert!((BEYOND - 1..=BEYOND).contains(&away), "{away} were sent away");
     assert!(bench.hub.tenants.len() <= config::STREAMS_LEAVING_MAX + 1);
-    assert!(bench.hub.waiting_reads.len() <= config::STREAMS_LEAVING_MAX + 1);
+    assert!(bench.hub.reads.waiting() <= config::STREAMS_LEAVING_MAX + 1);
     assert!(bench.hub.waiting_subscriptions.len() <= 2 * config::STREAMS_LEAVING_MAX + 2);
 }
 
@@ -327,8 +328,8 @@ fn large_selections_are_bounded_together_for_as_long_as_their_streams_last() {
     assert!(away(&open(&mut bench, &stream).1), "the writer still holds it");
     let left = FromWriter::Left { slot: 0 };
     bench.hub.from_writer(bench.now(), left, &Index::default());
-    let paged = FromReader::Followed { slot: 0, frames: Vec::new(), cursor: 0, synced: true };
-    bench.hub.from_reader(bench.now(), paged);
+    let answer = Read::Followed { slot: 0, frames: Vec::new(), cursor: 0, synced: true };
+    bench.hub.from_reader(bench.now(), FromReader { lane: Lane::Scan, answer });
     assert!(!away(&open(&mut bench, &stream).1), "there is room again");
 }
 
@@ -341,7 +342,8 @@ fn outboxes_are_bounded_together() {
         bench.send(key, "GET /get?items=a&items=b HTTP/1.1\r\nHost: x\r\n\r\n");
         let Some(ToReader::Open { token, .. }) = bench.to_readers.pop() else { panic!("it asks") };
         let page = FirstPage { last: 0, body: vec![b'x'; bytes], next: None };
-        bench.hub.from_reader(bench.now(), FromReader::Opened { token, page });
+        let answer = Read::Opened { token, page };
+        bench.hub.from_reader(bench.now(), FromReader { lane: Lane::First, answer });
         bench.carry_out();
         key
     };

@@ -107,11 +107,11 @@ fn whole(name: &str) -> ReadItem {
 fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq) -> Vec<String> {
     let (plan, unless) = (Arc::clone(plan), Vec::new());
     let first = ToReader::Open { token: TOKEN, plan, to, unless, end: None };
-    let FromReader::Opened { page, .. } = reader.step(first) else { panic!("it is opened") };
+    let Read::Opened { page, .. } = reader.step(first).answer else { panic!("it is opened") };
     let (mut pages, mut next) = (vec![page.body], page.next);
     while let Some(page) = next {
-        let answer = reader.step(ToReader::Page { token: TOKEN, page });
-        let FromReader::Paged { body, next: after, .. } = answer else { panic!("it goes on") };
+        let answer = reader.step(ToReader::Page { token: TOKEN, page }).answer;
+        let Read::Paged { body, next: after, .. } = answer else { panic!("it goes on") };
         pages.push(body);
         next = after;
     }
@@ -128,7 +128,7 @@ fn frames(reader: &mut Reader, reading: &Reading, to: Seq) -> Vec<String> {
     loop {
         let reading = reading.clone();
         let request = ToReader::Follow { slot: 0, reading, from, to };
-        let FromReader::Followed { frames, cursor, .. } = reader.step(request) else {
+        let Read::Followed { frames, cursor, .. } = reader.step(request).answer else {
             panic!("it is followed")
         };
         pages.push(String::from_utf8(frames).expect("frames are UTF-8"));

@@ -89,6 +89,7 @@ fn a_full_queue_refuses_and_stores_nothing() {
         body_bytes_max: config::BODY_BYTES_MAX,
         outbox_bytes_max: config::OUTBOX_BYTES_MAX,
         connections_max: CONNECTIONS,
+        readers: 1,
         cors_origin: "*".to_owned(),
         access_log: false,
         seed: 1,

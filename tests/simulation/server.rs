@@ -70,6 +70,7 @@ impl Server {
             body_bytes_max: config::BODY_BYTES_MAX,
             outbox_bytes_max: OUTBOX_BYTES_MAX,
             connections_max: connections,
+            readers: 1,
             cors_origin: "*".to_owned(),
             access_log: false,
             seed,
@@ -254,7 +255,8 @@ impl Server {
             + 1;
         assert!(self.to_writer.len() <= credits, "credits bound the writer's inbox");
         let reads = self.to_reader.len() + self.from_reader.len();
-        assert!(reads <= config::READS_IN_FLIGHT_MAX, "credits bound the readers' queues");
+        let credits = config::READS_IN_FLIGHT_MAX + config::FURTHER_READS_IN_FLIGHT_MAX;
+        assert!(reads <= credits, "credits bound the readers' queues");
         for key in open {
             let queued = self.hub.outbox(key).bytes();
             assert!(queued <= QUEUED_BYTES_MAX, "{queued} bytes are queued for one connection");

@@ -101,6 +101,7 @@ impl World {
             body_bytes_max: config::BODY_BYTES_MAX,
             outbox_bytes_max: OUTBOX_BYTES_MAX,
             connections_max: CONNECTIONS_MAX,
+            readers: 1,
             cors_origin: "*".to_owned(),
             access_log: false,
             seed: 1,
