@@ -105,8 +105,8 @@ impl Hostile {
 }
 
 /// Upper bounds of the commit latency's buckets, in microseconds.
-const COMMIT_BUCKETS: [u64; 10] =
-    [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000];
+const COMMIT_BUCKETS: [u64; 12] =
+    [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 2_500_000];
 
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
