@@ -169,11 +169,15 @@ pub const MESSAGE_BYTES: usize = 512;
 
 // --- The writer and the store -----------------------------------------------------------------
 
-/// Appends, and bytes of values, that one transaction takes.
+/// Appends, and bytes of values, that one transaction takes beside large ones.
 pub const COMMIT_APPENDS_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
 /// Values that one transaction takes, but for the last append's.
 pub const COMMIT_VALUES_MAX: usize = 65_536;
+/// Appends that hold more than this wait for others, and the share of them that is added to one
+/// transaction, unless a single one is larger: 10,000 values are looked up and stored in 30 ms.
+pub const APPEND_SMALL_BYTES: usize = 64 * KIB;
+pub const COMMIT_LARGE_BYTES: usize = MIB;
 /// How long the writer's inbox waits while an index change could not be published.
 pub const PUBLISH_RETRY: u64 = 1;
 /// Storages that subscriptions are changed for before appends are looked at again, unless one stream
@@ -215,6 +219,7 @@ const _: () = {
     );
     assert!(HOT_ENTRY_BYTES_MAX < HOT_BYTES_MAX, "the hot cache holds several storages");
     assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
+    assert!(APPEND_SMALL_BYTES <= COMMIT_LARGE_BYTES, "the smallest large append is one share");
     assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
     assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");
     assert!(WAL_BYTES_SOFT < WAL_BYTES_HARD, "checkpoints start before appends wait for them");
@@ -271,7 +276,8 @@ pub fn memory_bytes_max(settings: &Settings) -> usize {
     let readers = settings.readers * reader + (ANSWERS_MAX * largest_page);
     // Of a turn's answers the last may be of any size, and is copied to be framed.
     let sent = OUTBOXES_BYTES_MAX + TURN_ANSWERS_BYTES + 2 * largest_page;
-    let writer = COMMIT_BYTES_MAX.max(settings.body_bytes_max)
+    let writer = COMMIT_BYTES_MAX
+        + settings.body_bytes_max
         + PAGE_CACHE_BYTES
         + unfolded
         + FILTERS_BYTES_MAX;

@@ -18,6 +18,11 @@ pub struct Writer {
     /// Changes of the index that were not published yet, to be answered when they are. In order:
     /// appends overtake them, and one that does is noticed before its feed has joined.
     unpublished: VecDeque<Change>,
+    /// Large appends that were not committed yet, in order. The hub takes one append of a connection
+    /// at a time, so that none overtakes its own client's.
+    large: VecDeque<Append>,
+    /// The last commit was of small appends only, though large ones waited.
+    overtaken: bool,
     upkeep: Upkeep,
 }
 
@@ -33,7 +38,7 @@ pub enum Wait {
     Long,
     /// A moment: the reader holds the copy of the index that is to be published.
     Brief,
-    /// Not at all: there is upkeep to do, or more of the index to be published.
+    /// Not at all: there is upkeep to do, more of the index to be published, or more to commit.
     Not,
 }
 
@@ -49,8 +54,14 @@ pub struct Step {
 
 impl Writer {
     pub fn new(log: Box<dyn WriteLog>) -> Writer {
-        let (shadow, unpublished) = (Shadow::default(), VecDeque::new());
-        Writer { log, shadow, unpublished, upkeep: Upkeep::More }
+        Writer {
+            log,
+            shadow: Shadow::default(),
+            unpublished: VecDeque::new(),
+            large: VecDeque::new(),
+            overtaken: false,
+            upkeep: Upkeep::More,
+        }
     }
 
     pub fn published(&self) -> Published {
@@ -67,7 +78,7 @@ impl Writer {
     ) -> Result<Step, StoreError> {
         let mut appends = Vec::new();
         let mut stop = false;
-        if batch.is_empty() && self.upkeep == Upkeep::More {
+        if batch.is_empty() && self.large.is_empty() && self.upkeep == Upkeep::More {
             self.upkeep = passable(self.log.upkeep())?.unwrap_or(Upkeep::Done);
             if self.upkeep == Upkeep::Done {
                 notices.push(FromWriter::Idle(self.log.gauges()));
@@ -75,6 +86,7 @@ impl Writer {
         }
         for message in batch.drain(..) {
             match message {
+                ToWriter::Append(append) if is_large(&append) => self.large.push_back(append),
                 ToWriter::Append(append) => appends.push(append),
                 ToWriter::Subscribe { slot, ids } => {
                     self.shadow.subscribe(slot, ids);
@@ -93,12 +105,14 @@ impl Writer {
                 ToWriter::Stop => stop = true,
             }
         }
+        self.take_large(&mut appends, stop);
         if !appends.is_empty() {
             notices.push(self.commit(appends, clock)?);
             self.upkeep = Upkeep::More;
         }
         let published = self.publish(notices);
         let wait = match self.upkeep {
+            _ if !self.large.is_empty() => Wait::Not,
             _ if self.shadow.is_behind() && published > 0 => Wait::Not,
             _ if self.shadow.is_behind() => Wait::Brief,
             Upkeep::More => Wait::Not,
@@ -110,6 +124,23 @@ impl Writer {
     /// Everything was answered; nothing more comes.
     pub fn close(self) -> Result<(), StoreError> {
         self.log.close()
+    }
+
+    /// Adds a share of the large appends to what is committed, at every second commit: small ones
+    /// wait for one such share at most, and large ones for one commit without.
+    fn take_large(&mut self, appends: &mut Vec<Append>, all: bool) {
+        let goes_first = !appends.is_empty() && !self.large.is_empty();
+        self.overtaken = goes_first && !self.overtaken && !all;
+        if self.overtaken {
+            return;
+        }
+        let mut bytes = 0;
+        while let Some(append) = self.large.front()
+            && (all || bytes == 0 || bytes + append.bytes() <= config::COMMIT_LARGE_BYTES)
+        {
+            bytes += append.bytes();
+            appends.extend(self.large.pop_front());
+        }
     }
 
     fn commit(
@@ -149,6 +180,11 @@ impl Writer {
         }));
         published
     }
+}
+
+/// Whether others should not wait for it.
+fn is_large(append: &Append) -> bool {
+    append.bytes() > config::APPEND_SMALL_BYTES
 }
 
 /// Upkeep and checkpoints that fail now are tried again; only a fatal error ends the writer.
@@ -212,7 +248,10 @@ fn gather(inbox: &Receiver<ToWriter>, wait: Wait, batch: &mut Vec<ToWriter>) -> 
     loop {
         match next {
             Ok(message) => {
-                if let ToWriter::Append(append) = &message {
+                // The large ones are set aside: they keep nobody who comes after them from the batch.
+                if let ToWriter::Append(append) = &message
+                    && !is_large(append)
+                {
                     bytes += append.bytes();
                     values += append.values.len();
                 }
@@ -261,8 +300,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::{Placed, Seq};
+    use crate::event::{NewValue, Placed, Seq};
     use crate::id::Id;
+    use crate::message::Token;
     use crate::store::StoreGauges;
 
     /// A log whose checkpoint is due, once until it is restarted.
@@ -273,8 +313,9 @@ mod tests {
             0
         }
 
-        fn commit(&mut self, _: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
-            unreachable!("nothing is appended")
+        fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+            let placed = Placed { seq: 1, new: false };
+            Ok(batches.iter().map(|batch| vec![placed; batch.values.len()].into()).collect())
         }
 
         fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
@@ -340,5 +381,42 @@ mod tests {
         let (wait, notices) = step(&mut batch);
         assert!(matches!(notices[..], [FromWriter::Left { slot: 0 }]), "{notices:?}");
         assert_eq!(wait, Wait::Long);
+    }
+    #[test]
+    fn small_appends_overtake_large_ones_at_every_second_commit() {
+        let mut writer = Writer::new(Box::new(Due(false)));
+        let append = |connection, bytes: usize| {
+            let token = Token { connection, exchange: 0 };
+            let (id, values) = (Id::new("a").unwrap(), vec![NewValue::new("x".repeat(bytes))]);
+            ToWriter::Append(Append { token, id, values })
+        };
+        let mut step = |messages: Vec<ToWriter>| {
+            let (mut batch, mut notices) = (messages, Vec::new());
+            let step = writer.step(&mut batch, &mut notices, &|| Duration::ZERO);
+            let mut committed = notices.into_iter().filter_map(|notice| match notice {
+                FromWriter::Committed(commit) => Some(commit.appended),
+                _ => None,
+            });
+            let appended = committed.next().unwrap_or_default();
+            assert!(committed.next().is_none(), "a step makes one transaction");
+            let connections = appended.iter().map(|a| a.append.token.connection).collect();
+            (connections, step.expect("no error is fatal").wait)
+        };
+        let (small, half, most) = (1, config::COMMIT_LARGE_BYTES / 2, config::BODY_BYTES_MAX);
+        let large = vec![append(1, most), append(2, half), append(3, 1 << 17), append(4, most)];
+        let first = large.into_iter().chain([append(5, small)]).collect();
+        let expected: [(Vec<ToWriter>, Vec<u32>, Wait); 7] = [
+            (first, vec![5], Wait::Not),
+            (vec![append(6, small)], vec![6, 1], Wait::Not),
+            (vec![append(7, small)], vec![7], Wait::Not),
+            (vec![], vec![2, 3], Wait::Not),
+            (vec![append(8, small), append(9, most)], vec![8], Wait::Not),
+            // The end, and nobody who could overtake.
+            (vec![append(10, small), ToWriter::Stop], vec![10, 4, 9], Wait::Not),
+            (vec![], vec![], Wait::Long),
+        ];
+        for (messages, connections, wait) in expected {
+            assert_eq!(step(messages), (connections, wait));
+        }
     }
 }
