@@ -8,6 +8,7 @@
 mod bystander;
 mod crowd;
 mod descriptors;
+mod disk;
 mod large;
 mod many;
 mod overload;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::crowd::{Crowd, every};
 use crate::harness::Server;
-use crate::scene::{Scene, seconds, size};
+use crate::scene::{READER, Scene, seconds, size};
 
 fn connections() -> usize {
     size(200, 1_000)
@@ -89,11 +89,11 @@ fn pipelining_and_reading() {
     });
 }
 
-fn slowhttptest(name: &str, mode: &[&str], path: &str) {
+fn slowhttptest(name: &str, shared: &[&str], mode: &[&str], path: &str) {
     let scene = Scene::new(1_010);
     let body = json!({ "value": "x".repeat(1 << 20) }).to_string();
     assert_eq!(scene.server.connect().post("/set/large", &body).status, 201);
-    scene.attack(name, |server: &Server| {
+    scene.attack_on(shared, name, |server: &Server| {
         let url = format!("http://{}{path}", server.address());
         let log = File::create(server.folder.file("slowhttptest.log")).expect("it can be written");
         let status = Command::new("slowhttptest")
@@ -111,24 +111,24 @@ fn slowhttptest(name: &str, mode: &[&str], path: &str) {
 #[test]
 #[ignore = "needs slowhttptest, which scripts/attack installs"]
 fn slowhttptest_heads() {
-    slowhttptest("slowhttptest -H", &["-H", "-i", "1"], "/get?id=large");
+    slowhttptest("slowhttptest -H", &[], &["-H", "-i", "1"], "/get?id=large");
 }
 
 #[test]
 #[ignore = "needs slowhttptest, which scripts/attack installs"]
 fn slowhttptest_bodies() {
-    slowhttptest("slowhttptest -B", &["-B", "-i", "1", "-s", "8192"], "/set/a");
+    slowhttptest("slowhttptest -B", &[], &["-B", "-i", "1", "-s", "8192"], "/set/a");
 }
 
 #[test]
 #[ignore = "needs slowhttptest, which scripts/attack installs"]
 fn slowhttptest_ranges() {
-    slowhttptest("slowhttptest -R", &["-R", "-a", "1", "-b", "3000"], "/get?id=large");
+    slowhttptest("slowhttptest -R", &[], &["-R", "-a", "1", "-b", "3000"], "/get?id=large");
 }
 
 #[test]
 #[ignore = "needs slowhttptest, which scripts/attack installs"]
 fn slowhttptest_reads() {
     let mode = ["-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "3"];
-    slowhttptest("slowhttptest -X", &mode, "/get?id=large");
+    slowhttptest("slowhttptest -X", &READER, &mode, "/get?id=large");
 }
