@@ -14,6 +14,7 @@ mod many;
 mod overload;
 mod scene;
 mod slow;
+mod vanished;
 
 // The client of the other tests, of which not everything is needed here.
 #[allow(dead_code, unused_imports)]
