@@ -5,6 +5,7 @@
 //! `cargo test` runs them small. `scripts/attack` runs them whole, against the release binary, and
 //! only there is 50 ms at the 99th percentile the limit.
 
+mod away;
 mod bystander;
 mod crowd;
 mod descriptors;

@@ -170,7 +170,7 @@ impl Offerer {
 }
 
 /// Only the thread of that name, so that nothing else becomes slow.
-fn slow_syncs(server: &Server, microseconds: u32) -> Process {
+pub(crate) fn slow_syncs(server: &Server, microseconds: u32) -> Process {
     let tasks = format!("/proc/{}/task", server.process.id());
     let mut tasks = fs::read_dir(tasks).expect("the process is alive").map(|task| {
         let task = task.expect("its threads can be listed");
