@@ -3,7 +3,9 @@
 //! held up.
 
 use std::fmt;
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -26,6 +28,8 @@ pub(crate) struct Latencies {
     pub(crate) cold: Vec<Duration>,
     /// From when an append was due until its event was here.
     pub(crate) events: Vec<Duration>,
+    /// Syncs of a few bytes of its own on the server's disk.
+    pub(crate) syncs: Vec<Duration>,
 }
 
 pub(crate) fn percentile(latencies: &[Duration], percent: usize) -> Duration {
@@ -47,7 +51,8 @@ impl Latencies {
 
 impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (name, series)) in self.series().into_iter().enumerate() {
+        let all = self.series().into_iter().chain([("own sync", &*self.syncs)]);
+        for (place, (name, series)) in all.enumerate() {
             let milliseconds = |percent| percentile(series, percent).as_secs_f64() * 1e3;
             let comma = if place > 0 { ", " } else { "" };
             let (p50, p99, most) = (milliseconds(50), milliseconds(99), milliseconds(100));
@@ -78,7 +83,7 @@ impl Bystander {
     }
 
     /// What it sees while `run` runs.
-    pub(crate) fn beside<T>(&self, run: impl FnOnce() -> T) -> (T, Latencies) {
+    pub(crate) fn beside<T>(&self, disk: &File, run: impl FnOnce() -> T) -> (T, Latencies) {
         let mut stream = Stream::open(self.address, &format!("/get?id={}", self.id), &[]);
         stream.forget_wire();
         stream.until_synced();
@@ -91,12 +96,15 @@ impl Bystander {
         thread::scope(|scope| {
             let [mut appender, mut hot, mut cold] = connections;
             let subscriber = scope.spawn(|| self.follow(stream));
-            let appends =
-                scope.spawn(move || self.repeat(2, |n, over| self.append(&mut appender, n, over)));
-            let hot = scope.spawn(move || self.repeat(4, |_, _| hot.get("/get?id=quiet")));
-            let cold = scope.spawn(move || {
-                self.repeat(4, |n, _| cold.get(&format!("/get?id=cold-{n}-{}", self.id)))
+            let appends = scope.spawn(move || {
+                self.repeat(2, |n, over| answered(&self.append(&mut appender, n, over)))
             });
+            let hot =
+                scope.spawn(move || self.repeat(4, |_, _| answered(&hot.get("/get?id=quiet"))));
+            let cold = scope.spawn(move || {
+                self.repeat(4, |n, _| answered(&cold.get(&format!("/get?id=cold-{n}-{}", self.id))))
+            });
+            let syncs = scope.spawn(|| self.repeat(4, |_, _| sync(disk)));
             // The others end also when this panics.
             let result = catch_unwind(AssertUnwindSafe(run));
             self.over.store(true, Ordering::Relaxed);
@@ -105,13 +113,14 @@ impl Bystander {
                 hot: hot.join().expect("every read was answered"),
                 cold: cold.join().expect("every read was answered"),
                 events: subscriber.join().expect("every event came"),
+                syncs: syncs.join().expect("the disk takes them"),
             };
             (result.unwrap_or_else(|panic| resume_unwind(panic)), latencies)
         })
     }
 
     /// Does something at every so many intervals, and once more when it is over.
-    fn repeat(&self, intervals: u32, mut step: impl FnMut(u32, bool) -> Reply) -> Vec<Duration> {
+    fn repeat(&self, intervals: u32, mut step: impl FnMut(u32, bool)) -> Vec<Duration> {
         let mut latencies = Vec::new();
         let begin = Instant::now();
         for number in 0.. {
@@ -121,12 +130,10 @@ impl Bystander {
             if intervals == 2 {
                 self.due.lock().expect("no holder panics").push(due);
             }
-            let reply = catch_unwind(AssertUnwindSafe(|| step(number, over)));
+            let result = catch_unwind(AssertUnwindSafe(|| step(number, over)));
             latencies.push(due.elapsed());
-            let answered = matches!(&reply, Ok(reply) if matches!(reply.status, 200 | 201));
-            self.broken.fetch_or(!answered, Ordering::Relaxed);
-            let reply = reply.unwrap_or_else(|panic| resume_unwind(panic));
-            assert!(answered, "{}: {}", reply.status, reply.text());
+            self.broken.fetch_or(result.is_err(), Ordering::Relaxed);
+            result.unwrap_or_else(|panic| resume_unwind(panic));
             if over {
                 break;
             }
@@ -156,4 +163,14 @@ impl Bystander {
             assert_eq!(stream.read_more(), Ok(true), "the stream goes on");
         }
     }
+}
+
+fn answered(reply: &Reply) {
+    assert!(matches!(reply.status, 200 | 201), "{}: {}", reply.status, reply.text());
+}
+
+/// What an append of a few bytes takes of the disk, whoever asks for it.
+fn sync(disk: &File) {
+    disk.write_all_at(&[0; 4_096], 0).expect("the disk is not full");
+    disk.sync_data().expect("the disk syncs");
 }
