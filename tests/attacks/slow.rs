@@ -80,7 +80,7 @@ fn pipelining_without_reading() {
 fn pipelining_and_reading() {
     let scene = Scene::new(64);
     scene.attack("pipelining and reading", |server| {
-        let mut crowd = Crowd::connect(server.address(), size(4, 32));
+        let mut crowd = Crowd::connect(server.address(), size(4, 128));
         let requests = "GET /get?id=a HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
         every(Duration::from_millis(1), seconds(2, 5), |_| {
             crowd.send(requests.as_bytes());
