@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::crowd::{Crowd, every};
 use crate::harness::{Connection, Server, Stream, filter};
-use crate::scene::{READER, Scene, is_whole, seconds, size};
+use crate::scene::{Scene, is_whole, seconds, size};
 
 const MIB: usize = 1 << 20;
 const BODY_BYTES_MAX: usize = 16 * MIB;
@@ -111,7 +111,7 @@ fn bodies_at_and_over_their_limit() {
         post("/set/c", json!({ "values": many }).to_string().as_bytes()),
     ];
     // A debug build's one writer looks 10,000 values up for a second, too.
-    let shared = size(&["append", "event", "cold read"][..], &READER);
+    let shared = size(&["append", "event", "cold read"][..], &[]);
     let (statuses, _) = scene.attack_on(shared, "bodies at and over their limit", |server| {
         hammer(server, 16, seconds(3, 8), &requests)
     });

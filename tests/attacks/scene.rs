@@ -22,11 +22,6 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 /// As many as a process here may have, the server and its clients each.
 const DESCRIPTORS: u64 = 20_000;
 
-/// Missed: where what is before it in the queue of the one reader are pages of megabytes by the
-/// thousand, or bodies of 16 MiB to be parsed, a read from the disk waits for all of them. What is
-/// held is that whoever needs no reader does not.
-pub(crate) const READER: [&str; 1] = ["cold read"];
-
 /// Whether attacks have their whole size.
 pub(crate) fn is_whole() -> bool {
     std::env::var_os("RILL_ATTACK").is_some_and(|size| size == "whole")

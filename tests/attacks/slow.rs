@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::crowd::{Crowd, every};
 use crate::harness::Server;
-use crate::scene::{READER, Scene, seconds, size};
+use crate::scene::{Scene, seconds, size};
 
 fn connections() -> usize {
     size(200, 1_000)
@@ -130,5 +130,5 @@ fn slowhttptest_ranges() {
 #[ignore = "needs slowhttptest, which scripts/attack installs"]
 fn slowhttptest_reads() {
     let mode = ["-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "3"];
-    slowhttptest("slowhttptest -X", &READER, &mode, "/get?id=large");
+    slowhttptest("slowhttptest -X", &[], &mode, "/get?id=large");
 }
