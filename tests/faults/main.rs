@@ -15,6 +15,7 @@ mod disk;
 mod inject;
 mod lasting;
 mod power;
+mod recording;
 mod strace;
 mod told;
 mod trace;

@@ -1,5 +1,5 @@
-//! Owns strace: the words that start a server under it, the process that is attached to one thread
-//! of a running server, and its log. Knows no call's meaning.
+//! Owns strace: the words that start a server under it, the process that is attached to a running
+//! server or one thread of it, and its log. Knows no call's meaning.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub(crate) fn start_with(fault: &Fault, folder: &Arc<Folder>) -> Result<Server, 
     Server::start_under(&words, folder.clone(), &[])
 }
 
-/// strace, attached to one thread.
+/// strace, attached to a running server.
 pub(crate) struct Attached {
     process: Process,
     log: PathBuf,
@@ -58,15 +58,32 @@ pub(crate) struct Attached {
 impl Attached {
     /// From now on the thread's calls on these files of the store fail so.
     pub(crate) fn to(server: &Server, thread: &str, files: &[&str], fault: &Fault) -> Attached {
+        let options = ["-p".to_owned(), thread_id(server, thread)];
+        Attached::with(server, files, options.into_iter().chain(fault.words()))
+    }
+
+    /// To every thread, with these options.
+    pub(crate) fn to_all(server: &Server, files: &[&str], options: &[String]) -> Attached {
+        let all = ["-f".to_owned(), "-p".to_owned(), server.process.id().to_string()];
+        Attached::with(server, files, all.into_iter().chain(options.to_vec()))
+    }
+
+    fn with(
+        server: &Server,
+        files: &[&str],
+        options: impl IntoIterator<Item = String>,
+    ) -> Attached {
         check_strace();
         let log = server.folder.file(LOG);
         let mut command = Command::new("strace");
-        command.args(["-p", &thread_id(server, thread), "-o"]).arg(&log);
-        command.args(paths(&server.folder, files)).args(fault.words());
+        command.arg("-o").arg(&log).args(paths(&server.folder, files)).args(options);
         let process = Process::start(&mut command);
-        let attached = process
-            .stderr
-            .wait_for(|lines| lines.iter().any(|line| line.ends_with(" attached")).then_some(()));
+        let attached = process.stderr.wait_for(|lines| {
+            lines
+                .iter()
+                .any(|line| line.contains("Process ") && line.contains(" attached"))
+                .then_some(())
+        });
         assert!(
             attached.is_some(),
             "strace may not attach to a process of ours (kernel.yama.ptrace_scope?): {:#?}",
@@ -75,7 +92,7 @@ impl Attached {
         Attached { process, log }
     }
 
-    /// Lets go of the thread, if it is still there; whether a call failed.
+    /// Lets go of what is still there; whether a call failed.
     pub(crate) fn detach(mut self) -> bool {
         self.process.signal("TERM");
         self.process.exit_code();

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -20,6 +21,11 @@ const SCHEMA_VERSION: i32 = 1;
 /// SQLite's own header.
 const HEADER_BYTES: u64 = 100;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// As errors call the log.
+const LOG: &str = "its write-ahead log (the file ending in -wal)";
+/// The log is written again in pieces of this size.
+const COPY_BYTES: usize = 64 * 1024;
 
 const SCHEMA: &str = "
     CREATE TABLE log(
@@ -88,7 +94,10 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), OpenError> {
     // Whoever held the lock a moment ago may have made the file.
     let flags = match inspect(path)? {
         Kind::Nothing => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        Kind::Rill => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Kind::Rill => {
+            write_log_again(path).map_err(|error| OpenError::Path(format!("{LOG}: {error}")))?;
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        }
     };
     let conn = connect(path, flags)?;
     if conn.is_readonly("main").map_err(StoreError::from)? {
@@ -97,6 +106,29 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), OpenError> {
     make_or_check(&conn)?;
     configure(&conn)?;
     Ok((conn, lock))
+}
+
+/// Writes what a crash left in the log over itself, and syncs it. After a sync that failed the system
+/// may call clean what never reached the disk: it is read like everything else, no later sync writes
+/// it, and SQLite would copy it into the database. If the power went then, the database would hold
+/// some of it, and the log, which makes that whole again, nothing. Before SQLite looks at the log: what
+/// the system has forgotten again is then not taken for committed.
+fn write_log_again(path: &Path) -> io::Result<()> {
+    let log = match File::options().read(true).write(true).open(beside(path, "-wal")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        log => log?,
+    };
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    loop {
+        let bytes = log.read_at(&mut buffer, at)?;
+        if bytes == 0 {
+            break;
+        }
+        log.write_all_at(&buffer[..bytes], at)?;
+        at += bytes as u64;
+    }
+    if at > 0 { log.sync_all() } else { Ok(()) }
 }
 
 /// Makes the names of the database's files durable. SQLite does so as it makes them, but takes no
@@ -156,10 +188,9 @@ fn inspect(path: &Path) -> Result<Kind, OpenError> {
 /// moment, so such a log is what is left of one that was removed.
 fn nothing(path: &Path) -> Result<Kind, OpenError> {
     match fs::metadata(beside(path, "-wal")) {
-        Ok(wal) if wal.len() > 0 => Err(OpenError::Path(
-            "is missing or empty, but its write-ahead log (the file ending in -wal) is not"
-                .to_owned(),
-        )),
+        Ok(wal) if wal.len() > 0 => {
+            Err(OpenError::Path(format!("is missing or empty, but {LOG} is not")))
+        }
         _ => Ok(Kind::Nothing),
     }
 }
