@@ -96,8 +96,9 @@ pub enum FromWriter {
     Pong {
         token: Token,
     },
-    /// The writer has nothing more to do.
-    Idle(StoreGauges),
+    /// What the store says of itself where no commit does: there is nothing more to do, or the
+    /// write-ahead log started over.
+    Gauges(StoreGauges),
 }
 
 #[derive(Debug)]

@@ -81,7 +81,7 @@ impl Writer {
         if batch.is_empty() && self.large.is_empty() && self.upkeep == Upkeep::More {
             self.upkeep = passable(self.log.upkeep())?.unwrap_or(Upkeep::Done);
             if self.upkeep == Upkeep::Done {
-                notices.push(FromWriter::Idle(self.log.gauges()));
+                notices.push(FromWriter::Gauges(self.log.gauges()));
             }
         }
         for message in batch.drain(..) {
@@ -101,6 +101,7 @@ impl Writer {
                     passable(result)?;
                     // After a failed one too: without it, none would be due again.
                     passable(self.log.restart_log())?;
+                    notices.push(FromWriter::Gauges(self.log.gauges()));
                 }
                 ToWriter::Stop => stop = true,
             }
@@ -332,7 +333,7 @@ mod tests {
         }
 
         fn gauges(&self) -> StoreGauges {
-            StoreGauges::default()
+            StoreGauges { wal_bytes: u64::from(!self.0), ..StoreGauges::default() }
         }
 
         fn close(self: Box<Self>) -> Result<(), StoreError> {
@@ -356,6 +357,23 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_started_over_is_told_of_without_a_commit() {
+        let mut writer = Writer::new(Box::new(Due(false)));
+        let mut told = |message: Option<ToWriter>| {
+            let mut notices = Vec::new();
+            let step =
+                writer.step(&mut message.into_iter().collect(), &mut notices, &|| Duration::ZERO);
+            step.expect("no error is fatal");
+            let [FromWriter::Gauges(StoreGauges { wal_bytes, .. })] = notices[..] else {
+                panic!("one says it: {notices:?}");
+            };
+            wal_bytes
+        };
+        assert_eq!(told(None), 1);
+        assert_eq!(told(Some(ToWriter::Checkpointed(Ok(())))), 0);
+    }
+
+    #[test]
     fn large_subscriptions_join_one_by_one_and_appends_are_looked_at_between_them() {
         const FEEDS: u32 = 3;
         let mut writer = Writer::new(Box::new(Due(false)));
@@ -367,7 +385,7 @@ mod tests {
         let mut step = |batch: &mut Vec<ToWriter>| {
             let mut notices = Vec::new();
             let step = writer.step(batch, &mut notices, &|| Duration::ZERO);
-            notices.retain(|notice| !matches!(notice, FromWriter::Idle(_)));
+            notices.retain(|notice| !matches!(notice, FromWriter::Gauges(_)));
             (step.expect("no error is fatal").wait, notices)
         };
         for slot in 0..FEEDS {

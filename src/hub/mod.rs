@@ -278,7 +278,7 @@ impl Hub {
                 self.subscription_answered();
                 self.tenant_answered(slot);
             }
-            FromWriter::Idle(gauges) => self.store = gauges,
+            FromWriter::Gauges(gauges) => self.store = gauges,
             FromWriter::Pong { token } => {
                 self.credits.pings -= 1;
                 self.healthy(now, token);
