@@ -7,8 +7,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use rusqlite::OpenFlags;
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
 use super::sqlite::OpenError;
@@ -57,6 +58,13 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
 
 fn copy(from: &Path, partial: &Path) -> Result<(), BackupError> {
     let source = open_source(from)?;
+    let copied = copy_open(&source, partial);
+    let_go(source, from);
+    copied
+}
+
+fn copy_open(source: &Connection, partial: &Path) -> Result<(), BackupError> {
+    is_rill(source).map_err(BackupError::Source)?;
     match fs::remove_file(partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
@@ -68,7 +76,7 @@ fn copy(from: &Path, partial: &Path) -> Result<(), BackupError> {
     target
         .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
         .map_err(|error| failed(error.into()))?;
-    let copied = Backup::new(&source, &mut target).and_then(|backup| backup.step(-1));
+    let copied = Backup::new(source, &mut target).and_then(|backup| backup.step(-1));
     match copied.map_err(|error| failed(error.into()))? {
         StepResult::Done => {}
         state => return Err(BackupError::Target(format!("the database is held: {state:?}"))),
@@ -84,17 +92,27 @@ fn copy(from: &Path, partial: &Path) -> Result<(), BackupError> {
 
 /// Opened by SQLite alone: reading the file and closing it would drop the locks of a server in this
 /// process. Not read-only, so that what SQLite puts beside the file for reading goes away with it.
-fn open_source(from: &Path) -> Result<rusqlite::Connection, BackupError> {
+fn open_source(from: &Path) -> Result<Connection, BackupError> {
     let refused = |error| BackupError::Source(error);
     let metadata =
         fs::metadata(from).map_err(|error| refused(OpenError::Path(error.to_string())))?;
     if !metadata.is_file() {
         return Err(refused(OpenError::Path("is not a file".to_owned())));
     }
-    let source = connect(from, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(|error| refused(OpenError::Store(error)))?;
-    is_rill(&source).map_err(refused)?;
-    Ok(source)
+    connect(from, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(|error| refused(OpenError::Store(error)))
+}
+
+/// The last to close copies the log into the database, and deletes it. What a crash left in it may
+/// not be on the disk, which only a start makes good: such a log stays.
+fn let_go(source: Connection, from: &Path) {
+    let log = fs::canonicalize(from).and_then(|from| fs::metadata(beside(&from, "-wal")));
+    let is_empty = log.is_ok_and(|log| log.len() == 0);
+    if !is_empty
+        && let Err(error) = source.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+    {
+        log::warn!("the write-ahead log may be copied: {error}");
+    }
 }
 
 fn publish(partial: &Path, to: &Path) -> Result<(), BackupError> {

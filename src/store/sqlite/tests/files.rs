@@ -129,6 +129,23 @@ fn a_backup_is_one_commit_of_a_served_database() {
 }
 
 #[test]
+fn a_backup_leaves_what_a_crash_left_to_the_next_start() {
+    let (folder, crashed) = (Folder::new(), Folder::new());
+    let mut opened = open(&folder.file("db")).unwrap();
+    let values = [NewValue::new("x")];
+    opened.log.commit(&[Batch { id: &id(1), values: &values }]).unwrap();
+    for name in ["db", "db-wal"] {
+        fs::copy(folder.file(name), crashed.file(name)).unwrap();
+    }
+    let before = crashed.contents();
+    backup(&crashed.file("db"), &crashed.file("copy")).unwrap();
+    let mut after = crashed.contents();
+    after.retain(|file| before.iter().any(|(path, _)| *path == file.0));
+    assert_eq!(after, before);
+    assert_eq!(open(&crashed.file("copy")).unwrap().last, 1);
+}
+
+#[test]
 fn backups_that_cannot_be_made_leave_nothing() {
     let folder = Folder::new();
     let (db, text) = (folder.file("db"), folder.file("text"));
