@@ -105,6 +105,11 @@ impl fmt::Display for OpenError {
                 write!(f, "made by a newer rill (its schema has version {version})")
             }
             OpenError::Path(why) => f.write_str(why),
+            OpenError::Store(error @ StoreError::Full(_)) => write!(
+                f,
+                "{error}; nothing is lost, and a start needs room for as much as the write-ahead \
+                 log (the file ending in -wal) holds, and a little more"
+            ),
             OpenError::Store(error) => error.fmt(f),
         }
     }

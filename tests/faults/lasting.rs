@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -187,6 +187,48 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Fills the disk to its last byte.
+fn fill(rest: &Path) {
+    let mut file = File::create(rest).expect("a name takes no room");
+    while file.write_all(&[0; 4_096]).is_ok() {}
+    while file.write_all(&[0; 64]).is_ok() {}
+}
+
+#[test]
+fn a_start_on_a_full_disk_is_refused_and_loses_nothing() {
+    for crashed in [false, true] {
+        let folder = Arc::new(Folder::new());
+        let Some(_disk) = SmallDisk::on(&folder) else {
+            println!("nothing may be mounted here");
+            return;
+        };
+        let Scene { server, mut client } = Scene::on(folder.clone());
+        let large = (0..3).map(|number| format!("{number}.").repeat(MIB / 3));
+        assert_eq!(client.append("s0", &large.collect::<Vec<_>>()), Ok(Answer::Stored));
+        if crashed {
+            server.kill()
+        } else {
+            server.stop()
+        };
+        let rest = folder.file("rest");
+        fill(&rest);
+        let Err(process) = Server::start_under(&[], folder.clone(), &[]) else {
+            panic!("it started without room");
+        };
+        let (code, _, said) = process.outcome();
+        assert_eq!(code, Some(1), "{said}");
+        let expected = if crashed { "needs room" } else { "is the disk full?" };
+        assert!(said.contains(expected), "{said}");
+        fs::remove_file(&rest).expect("it was made");
+        let server = Server::start_in(folder, &[]);
+        let told = std::mem::take(&mut client.told);
+        let mut scene = Scene { client: Client::new(server.address(), &STORAGES), server };
+        scene.client.told = told;
+        scene.recovers("with room");
+        scene.stops();
+    }
+}
+
 /// Where nothing may be mounted, the calls that fail with ENOSPC (above) are all there is.
 #[test]
 fn a_disk_that_is_full_refuses_appends_and_takes_them_again_when_there_is_room() {
@@ -200,8 +242,7 @@ fn a_disk_that_is_full_refuses_appends_and_takes_them_again_when_there_is_room()
     for (round, mib) in [("first", 16), ("second", 14)] {
         fs::write(&ballast, vec![0; mib * MIB]).expect("there is room for it");
         scene.fill(&format!("{round}, large").repeat(1_000));
-        let mut file = File::create(&rest).expect("a name takes no room");
-        while file.write_all(&[0; 64]).is_ok() {}
+        fill(&rest);
         // The log grew by part of what it could not take, which smaller ones fill.
         scene.fill(round);
         scene.refuses(Answer::Full, round);
