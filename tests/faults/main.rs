@@ -16,6 +16,7 @@ mod inject;
 mod lasting;
 mod power;
 mod recording;
+mod small_log;
 mod strace;
 mod told;
 mod trace;

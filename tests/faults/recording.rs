@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use crate::disk::{Disk, KEPT, Kept, State};
@@ -60,6 +61,14 @@ impl Recording {
         self.end(end, process);
     }
 
+    /// What starts a program whose life in this folder is recorded until it `end`s.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let words = strace::under(&self.folder, &FILES, &recorded(&[]));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(program);
+        command
+    }
+
     /// A server's life that is recorded from now on, when what it did before is certain: at a time
     /// when it has nothing to do.
     pub(crate) fn live_on(
@@ -84,7 +93,7 @@ impl Recording {
         files
     }
 
-    fn end(&mut self, end: End, mut process: Process) {
+    pub(crate) fn end(&mut self, end: End, mut process: Process) {
         let code = match end {
             End::Killed => {
                 process.signal("KILL");

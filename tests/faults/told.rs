@@ -33,11 +33,15 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) fn tell(&mut self, seq: Seq, id: &str, value: &str) {
+        self.tell_at(now(), seq, id, value);
+    }
+
+    pub(crate) fn tell_at(&mut self, moment: Moment, seq: Seq, id: &str, value: &str) {
         let event = (id.to_owned(), value.to_owned());
         self.refused.remove(&event);
         let before = self.events.insert(seq, event.clone());
         assert!(before.is_none_or(|before| before == event), "{seq} was told twice");
-        self.moments.entry(seq).or_insert_with(now);
+        self.moments.entry(seq).or_insert(moment);
     }
 
     pub(crate) fn tell_cursor(&mut self, cursor: &str) {
@@ -75,7 +79,7 @@ impl Told {
     }
 }
 
-fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("the clock is past 1970").as_micros() as Moment
 }
