@@ -39,9 +39,12 @@ pub const SKETCH_CELLS_MAX: u32 = 32_768;
 pub const SYNCED_ITEMS_MAX: usize = 100;
 /// Request bodies in memory together, whatever they wait for; beyond it a request is a 503.
 pub const BODIES_BYTES_MAX: usize = 128 * MIB;
-/// Heads that are not whole, and requests behind others of their connections, in memory together:
-/// beyond it a head is a 503, and what follows a request is not read before that was answered.
+/// Heads that are not whole or whose requests are not answered, and requests behind others of their
+/// connections, in memory together: beyond it a head is a 503, and what follows a request is not read
+/// before that was answered.
 pub const INPUTS_BYTES_MAX: usize = 64 * MIB;
+/// A whole head up to this counts as part of its connection.
+pub const HEAD_SMALL_BYTES: usize = 2 * KIB;
 /// What a storage of a selection takes besides its name: in the plan, in both copies of the index.
 pub const SELECTED_STORAGE_BYTES: usize = 256;
 /// A selection up to this counts as part of its connection.

@@ -260,6 +260,7 @@ pub struct FromReader {
 pub enum Read {
     Parsed {
         token: Token,
+        /// Of the query, too.
         body_bytes: usize,
         answer: Result<Answer, Problem>,
     },

@@ -47,7 +47,7 @@ impl Reader {
         let lane = request.lane();
         if let ToReader::Parse { token, route, query, body } = request {
             let answer = route.answer(true, &query, &body, &self.limits);
-            let answer = Read::Parsed { token, body_bytes: body.len(), answer };
+            let answer = Read::Parsed { token, body_bytes: query.len() + body.len(), answer };
             return FromReader { lane, answer };
         }
         let begun = self.log.begin();

@@ -69,6 +69,15 @@ pub struct Head {
     pub last_event_id: Option<String>,
 }
 
+impl Head {
+    /// What it holds in memory.
+    pub fn bytes(&self) -> usize {
+        let optional = [&self.if_none_match, &self.last_event_id];
+        let optional: usize = optional.into_iter().flatten().map(String::len).sum();
+        self.path.len() + self.query.len() + self.accept.len() + optional
+    }
+}
+
 /// Empty lines that old clients send after a body, taken for nothing before a request line.
 const EMPTY_LINES_MAX: usize = 4;
 

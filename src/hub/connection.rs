@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config;
+use crate::held::Held;
 use crate::http::{BodyReader, Head};
 use crate::id::Id;
 use crate::message::{NextPage, Slot};
@@ -68,6 +69,8 @@ pub(super) enum State {
 pub(super) struct Exchange {
     pub(super) number: u32,
     pub(super) head: Head,
+    /// The head's memory, unless it is small.
+    pub(super) held: Option<Held>,
     pub(super) started: u64,
     /// What the access line says it was about; empty unless one is asked for.
     pub(super) subject: String,

@@ -7,6 +7,7 @@ use super::metrics::Hostile;
 use super::reply::{JSON, Reply};
 use super::{Effect, Hub, Now};
 use crate::config;
+use crate::held::Held;
 use crate::http::{self, BodyLength, BodyReader, Head, Method};
 use crate::id::Id;
 use crate::json;
@@ -14,6 +15,8 @@ use crate::message::{Append, Appended, Lane, ToReader, ToWriter, Token};
 use crate::problem::Problem;
 use crate::route::{self, Answer, Route};
 use crate::store::StoreError;
+
+const TOO_MANY_HEADS: &str = "too many request heads are in memory";
 
 const PREFLIGHT: &[(&str, &str)] = &[
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
@@ -79,11 +82,11 @@ impl Hub {
     fn take(&mut self, now: Now, key: u32, bytes: &[u8]) {
         let used = self.consume(now, key, bytes);
         let rest = &bytes[used..];
-        let full = self.inputs_bytes + rest.len() > config::INPUTS_BYTES_MAX;
+        let full = self.all_inputs_bytes() + rest.len() > config::INPUTS_BYTES_MAX;
         match &mut self.connections[key as usize].state {
             State::Head { .. } if full => {
                 self.metrics.hostile(Hostile::HeadsOverLimit);
-                self.refuse(now, key, &Problem::new(503, "too many request heads are in memory"));
+                self.refuse(now, key, &Problem::new(503, TOO_MANY_HEADS));
             }
             // The connection ends after its reply, and what follows is asked for again.
             State::Answering(exchange, _) if full => exchange.head.keep_alive = false,
@@ -148,6 +151,7 @@ impl Hub {
         };
         let exchange = Exchange {
             number: self.exchanges,
+            held: self.hold_head(&head),
             head,
             started: now.milliseconds,
             subject: String::new(),
@@ -160,6 +164,10 @@ impl Hub {
             self.metrics.hostile(Hostile::TooManyConnections);
             return self.turn_away(now, key, exchange, &target, "too many connections");
         }
+        if self.all_inputs_bytes() > config::INPUTS_BYTES_MAX {
+            self.metrics.hostile(Hostile::HeadsOverLimit);
+            return self.turn_away(now, key, exchange, &target, TOO_MANY_HEADS);
+        }
         let reader = match exchange.head.body {
             BodyLength::None => return self.answer(now, key, exchange, &target, Vec::new()),
             length => BodyReader::new(length),
@@ -171,6 +179,12 @@ impl Hub {
         connection.since = now.milliseconds;
         connection.state =
             State::Body(Box::new(Receiving { exchange, target, reader, body: Vec::new() }));
+    }
+
+    /// Counts the memory of a head, unless it is small.
+    fn hold_head(&self, head: &Head) -> Option<Held> {
+        let bytes = head.bytes();
+        (bytes > config::HEAD_SMALL_BYTES).then(|| self.heads_bytes.hold(bytes))
     }
 
     /// Part of a body came; returns how much of it was the body's.
@@ -205,17 +219,27 @@ impl Hub {
     }
 
     /// The request is complete.
-    fn answer(&mut self, now: Now, key: u32, exchange: Exchange, target: &Target, body: Vec<u8>) {
+    fn answer(
+        &mut self,
+        now: Now,
+        key: u32,
+        mut exchange: Exchange,
+        target: &Target,
+        body: Vec<u8>,
+    ) {
         let Target::Route(route) = target else {
             let reply = Reply { status: 204, fields: PREFLIGHT, body: b"" };
             return self.reply(now, key, exchange, &reply);
         };
         let post = exchange.head.method == Method::Post;
+        // The rest is needed until the reply begins, and this may be the most of it.
+        let query = std::mem::take(&mut exchange.head.query);
+        exchange.held = self.hold_head(&exchange.head);
         // A body that does not belong to a POST asks for nothing, and is not read.
         if post && body.len() > config::PARSE_ON_LOOP_BYTES_MAX {
-            return self.parse_elsewhere(now, key, exchange, route, body);
+            return self.parse_elsewhere(now, key, exchange, route, query, body);
         }
-        match route.answer(post, &exchange.head.query, &body, &self.options.limits) {
+        match route.answer(post, &query, &body, &self.options.limits) {
             Ok(answer) => self.dispatch(now, key, exchange, answer),
             Err(problem) => self.reply_problem(now, key, exchange, &problem),
         }
@@ -227,13 +251,13 @@ impl Hub {
         key: u32,
         exchange: Exchange,
         route: &Route,
+        query: String,
         body: Vec<u8>,
     ) {
         if self.reads.is_full(Lane::Parse) {
             return self.reply_problem(now, key, exchange, &busy("readers'"));
         }
-        self.bodies_bytes += body.len();
-        let query = exchange.head.query.clone();
+        self.bodies_bytes += query.len() + body.len();
         self.connections[key as usize].state = State::Answering(Box::new(exchange), Waiting::Parse);
         let token = self.token_of(key);
         self.ask_reader(ToReader::Parse { token, route: route.clone(), query, body });

@@ -154,7 +154,7 @@ impl Hub {
         let leaving = self.tenants.len() - streams;
         let changes = self.credits.subscriptions + self.waiting_subscriptions.len();
         let queued: usize = self.connections.iter().map(|(_, c)| c.outbox.bytes()).sum();
-        let (outboxes, inputs) = (self.outboxes_bytes.get() as u64, self.inputs_bytes as u64);
+        let (outboxes, inputs) = (self.outboxes_bytes.get() as u64, self.all_inputs_bytes() as u64);
         let selections = self.selections_bytes.get() as u64;
         let mut text = Text(String::with_capacity(4096));
         text.head("rill_requests_total", "counter", "Requests answered, by kind and status.");
@@ -197,7 +197,7 @@ impl Hub {
             ("rill_subscribers_lagging", "Streams behind the log.", lagging as u64),
             ("rill_queued_bytes", "Bytes queued for all connections.", queued as u64),
             ("rill_outboxes_bytes", "The same, what is shared once.", outboxes),
-            ("rill_inputs_bytes", "Unfinished heads, and requests behind others.", inputs),
+            ("rill_inputs_bytes", "Heads, and requests behind others.", inputs),
             ("rill_selections_bytes", "Large selections in memory.", selections),
             ("rill_bodies_bytes", "Request bodies in memory.", self.bodies_bytes as u64),
             ("rill_appends_in_flight", "Appends with the writer.", self.credits.appends as u64),

@@ -118,6 +118,8 @@ pub struct Hub {
     bodies_bytes: usize,
     /// Bytes of all connections that no exchange took yet.
     inputs_bytes: usize,
+    /// The larger ones among the heads of exchanges.
+    heads_bytes: Counter,
     date: Date,
     phase: Phase,
     store: StoreGauges,
@@ -161,6 +163,7 @@ impl Hub {
             waiting_subscriptions: VecDeque::new(),
             bodies_bytes: 0,
             inputs_bytes: 0,
+            heads_bytes: Counter::default(),
             date: Date::at(0),
             phase: Phase::Serving,
             store: StoreGauges::default(),
@@ -197,7 +200,7 @@ impl Hub {
 
     /// Whether the reactor should read from the connection.
     pub fn wants_input(&self, key: u32) -> bool {
-        let room = self.inputs_bytes < config::INPUTS_BYTES_MAX;
+        let room = self.all_inputs_bytes() < config::INPUTS_BYTES_MAX;
         self.connections[key as usize].wants_input(self.options.outbox_bytes_max, room)
     }
 
@@ -445,6 +448,11 @@ impl Hub {
         }
         connection.outbox.push(bytes, held);
         self.flush(key);
+    }
+
+    /// What is kept of requests, but for their bodies.
+    fn all_inputs_bytes(&self) -> usize {
+        self.inputs_bytes + self.heads_bytes.get()
     }
 
     /// What came and was not taken, kept for later.

@@ -142,7 +142,8 @@ impl Hub {
         self.leave(key);
         let head = Head { version: Version::Http11, ..Head::default() };
         let number = self.exchanges;
-        let exchange = Exchange { number, head, started: now.milliseconds, subject: String::new() };
+        let (held, subject) = (None, String::new());
+        let exchange = Exchange { number, head, held, started: now.milliseconds, subject };
         self.connections[key as usize].state = State::Head { scanned: 0 };
         self.reply_problem(now, key, exchange, problem);
     }

@@ -280,6 +280,29 @@ fn streams_that_come_and_go_before_anyone_answers_are_bounded() {
 }
 
 #[test]
+fn heads_that_wait_for_their_bodies_are_bounded_together() {
+    let mut bench = Bench::new();
+    let (query, body) = ("x".repeat(60 << 10), "{\"items\":\"a\"}");
+    let length = body.len();
+    let head = format!("POST /get?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    let fit = config::INPUTS_BYTES_MAX / ("/get".len() + query.len());
+    let keys: Vec<u32> = (0..fit).map(|_| bench.connect()).collect();
+    for key in &keys {
+        bench.send(*key, &head);
+    }
+    let late = bench.connect();
+    bench.send(late, &head);
+    assert!(bench.take(late).starts_with("HTTP/1.1 503 "));
+    let small = bench.connect();
+    bench.send(small, PAGE);
+    assert!(bench.take(small).starts_with("HTTP/1.1 200 "), "a small one takes nothing");
+    for key in keys {
+        bench.send(key, body);
+    }
+    assert_eq!(bench.hub.all_inputs_bytes(), 0, "what a query asked for is known");
+}
+
+#[test]
 fn heads_that_are_not_whole_are_bounded_together() {
     let mut bench = Bench::new();
     let start = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(79 * 1_024));
