@@ -167,6 +167,9 @@ impl Hub {
             for slot in index.subscribers(id).into_iter().flatten() {
                 self.offer(now, slot, &frame, &shared);
             }
+            // A commit's frames may be six times its bytes.
+            drop(shared);
+            self.shed();
         }
     }
 

@@ -1,9 +1,12 @@
 //! Drives the hub alone: bytes and a clock go in, nobody answers its requests.
 
+use std::time::Duration;
+
 use super::*;
-use crate::event::Epoch;
+use crate::event::{Epoch, Placed};
 use crate::hot::Encoded;
 use crate::id::Id;
+use crate::index::Shadow;
 use crate::message::{FirstPage, Lane};
 use crate::store::StoreError;
 
@@ -379,4 +382,40 @@ fn outboxes_are_bounded_together() {
     assert!(bench.hub.outboxes_bytes.get() <= config::OUTBOXES_BYTES_MAX);
     assert!(bench.closed.contains(&first), "who takes nothing for longest goes first");
     assert!(bench.take(modest).ends_with("xxx"), "and who holds little stays");
+}
+
+#[test]
+fn a_commit_that_brings_outboxes_over_their_limit_is_not_sent_on() {
+    let mut bench = Bench::new();
+    let key = bench.connect();
+    bench.send(key, STREAM);
+    let Some(ToWriter::Subscribe { slot, ids }) = bench.to_writer.pop() else { panic!("it joins") };
+    let mut shadow = Shadow::default();
+    shadow.subscribe(slot, ids);
+    shadow.publish();
+    let published = shadow.published();
+    let index = published.load();
+    bench.hub.from_writer(bench.now(), FromWriter::Joined { slot, last: 0 }, &index);
+    let (frames, cursor, synced) = (Vec::new(), 0, true);
+    let answer = Read::Followed { slot, frames, cursor, synced };
+    bench.to_readers.clear();
+    bench.hub.from_reader(bench.now(), FromReader { lane: Lane::First, answer });
+    bench.carry_out();
+    bench.take(key);
+    let value = |letter: &str| letter.repeat(config::FRAME_BYTES);
+    let body = format!("{{\"values\":[\"{}\",\"{}\"]}}", value("a"), value("b"));
+    let appender = bench.connect();
+    let length = body.len();
+    let head = format!("POST /set/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    bench.send(appender, &(head + &body));
+    let Some(ToWriter::Append(append)) = bench.to_writer.pop() else { panic!("it appends") };
+    let placed = [1, 2].map(|seq| Placed { seq, new: true }).into();
+    let appended = vec![Appended { append, placed }];
+    let (took, store) = (Duration::ZERO, StoreGauges::default());
+    let commit = Commit { appended, last: 2, took, store };
+    let _others = bench.hub.outboxes_bytes.hold(config::OUTBOXES_BYTES_MAX);
+    bench.hub.from_writer(bench.now(), FromWriter::Committed(commit), &index);
+    bench.carry_out();
+    assert_eq!(bench.hub.metrics.events_delivered, 1, "one a frame");
+    assert!(bench.closed.contains(&key));
 }
