@@ -199,8 +199,10 @@ pub const SEGMENT_FAN_OUT: usize = 8;
 pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
 /// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
 pub const UPKEEP_SLICE_UNITS: usize = 4_096;
-/// Filters over the values of segments, in the writer's memory: 1.5 bytes an event. The largest
-/// segments go without beyond it, and a look-up for a new value in one then reads the disk.
+/// Of the filters over the values of segments, in the writer's memory.
+pub const FILTER_BITS_PER_EVENT: usize = 12;
+/// All of them together. The largest segments go without beyond it, and a look-up for a new value in
+/// one then reads the disk.
 pub const FILTERS_BYTES_MAX: usize = 256 * MIB;
 /// Above the soft limit the checkpointer copies the write-ahead log and the writer restarts it;
 /// above the hard one appends wait for that.
@@ -260,30 +262,33 @@ impl Default for Settings {
     }
 }
 
-/// The most memory that the process may take with these settings, the sum of the limits above; its
-/// code and what the kernel holds for sockets aside. Most of it is for clients that mean harm: a
-/// thousand idle streams take half a megabyte.
-pub fn memory_bytes_max(settings: &Settings) -> usize {
+/// The most memory that the process may take with these settings and so many events in the database,
+/// the sum of the limits above; its code and what the kernel holds for sockets aside. Most of it is
+/// for clients that mean harm: a thousand idle streams take half a megabyte.
+pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     // As JSON a character may take six bytes.
     let largest_event = 6 * settings.value_bytes_max + 6 * ID_BYTES_MAX + KIB;
     let largest_page = PAGE_BYTES + largest_event;
     let connections = settings.connections_max.saturating_add(CONNECTIONS_OVERFLOW);
     // What came for a connection and has no other place is in one buffer, that of the loop.
     let connections = connections.saturating_mul(CONNECTION_BYTES).saturating_add(TURN_BYTES_MAX);
-    // A vector that grows takes up to twice what is in it.
-    let received = 2 * (BODIES_BYTES_MAX + settings.body_bytes_max) + 2 * INPUTS_BYTES_MAX;
+    // A body that grows takes up to twice what is in it, and one is being moved. What is kept of heads
+    // takes what is in it, and one is being added to.
+    let received = 2 * BODIES_BYTES_MAX
+        + settings.body_bytes_max
+        + INPUTS_BYTES_MAX
+        + 2 * (HEAD_BYTES_MAX + TURN_BYTES_MAX);
     // Readers and the writer each know the events that no index holds yet.
     let unfolded = (UNFOLDED_EVENTS_MAX + FOLD_EVENTS) * UNFOLDED_EVENT_BYTES;
     // Each reader parses a body, which stands there twice then, or makes a page.
     let reader = (2 * settings.body_bytes_max).max(2 * largest_page) + PAGE_CACHE_BYTES + unfolded;
     let readers = settings.readers * reader + (ANSWERS_MAX * largest_page);
-    // Of a turn's answers the last may be of any size, and is copied to be framed.
-    let sent = OUTBOXES_BYTES_MAX + TURN_ANSWERS_BYTES + 2 * largest_page;
-    let writer = COMMIT_BYTES_MAX
-        + settings.body_bytes_max
-        + PAGE_CACHE_BYTES
-        + unfolded
-        + FILTERS_BYTES_MAX;
+    // What brings outboxes over their limit may be of any size, and is encoded and copied to be framed.
+    let sent = OUTBOXES_BYTES_MAX + TURN_ANSWERS_BYTES + 4 * largest_page;
+    // One is made while the others are in memory.
+    let filters =
+        FILTERS_BYTES_MAX.min(filter_bytes(events)) + filter_bytes(events.min(SEGMENT_EVENTS_MAX));
+    let writer = COMMIT_BYTES_MAX + settings.body_bytes_max + PAGE_CACHE_BYTES + unfolded + filters;
     let checkpointer = PAGE_CACHE_BYTES;
     let hot = HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX;
     // Messages hold little besides what is counted above.
@@ -298,4 +303,9 @@ pub fn memory_bytes_max(settings: &Settings) -> usize {
         * MESSAGE_BYTES;
     let all = [received, SELECTIONS_BYTES_MAX, readers, sent, writer, checkpointer, hot, queues];
     all.into_iter().fold(connections, usize::saturating_add)
+}
+
+/// Of a filter over the values of so many events.
+const fn filter_bytes(events: usize) -> usize {
+    events.saturating_mul(FILTER_BITS_PER_EVENT) / 8 + KIB
 }

@@ -73,8 +73,8 @@ impl Head {
     /// What it holds in memory.
     pub fn bytes(&self) -> usize {
         let optional = [&self.if_none_match, &self.last_event_id];
-        let optional: usize = optional.into_iter().flatten().map(String::len).sum();
-        self.path.len() + self.query.len() + self.accept.len() + optional
+        let strings = [&self.path, &self.query, &self.accept].into_iter();
+        strings.chain(optional.into_iter().flatten()).map(String::capacity).sum()
     }
 }
 

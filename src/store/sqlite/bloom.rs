@@ -9,7 +9,7 @@
 type Block = [u32; 8];
 
 const BLOCK_BYTES: usize = size_of::<Block>();
-const BITS_PER_KEY: usize = 12;
+const BITS_PER_KEY: usize = crate::config::FILTER_BITS_PER_EVENT;
 /// Blocks stored as one row.
 const PART_BLOCKS: usize = 1_024;
 
