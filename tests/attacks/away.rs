@@ -18,6 +18,8 @@ const STORMERS: usize = 8;
 const FOLLOWERS: usize = 8;
 const SYNC_MICROSECONDS: u32 = 2_000_000;
 const TIME: Duration = Duration::from_secs(12);
+/// For the limit to be reached, where the storm is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Values of one append, so that there is always something to resume for.
 const VALUES: usize = 20;
 /// Before someone who was sent away comes again: sooner than told, so that many are.
@@ -71,11 +73,13 @@ impl Followed {
     }
 }
 
-/// Appends until the time is over, and then, on a disk that is fast again, the last. Returns how many
-/// before it, and how many streams were leaving at most.
+/// Appends until the time is over and the limit was reached for as long as one append takes, and
+/// then, on a disk that is fast again, the last. Returns how many before it, and how many streams were
+/// leaving at most.
 fn append(server: &Server, mut strace: Process) -> (usize, f64) {
-    let (begin, mut appended, mut leaving_max) = (Instant::now(), 0, 0.0_f64);
-    while begin.elapsed() < TIME {
+    let (begin, mut appended, mut leaving_max, mut reached) = (Instant::now(), 0, 0.0_f64, false);
+    while begin.elapsed() < if reached { TIME } else { PATIENCE } {
+        reached = is_reached(leaving_max);
         let values: Vec<String> = (appended..appended + VALUES).map(|n| n.to_string()).collect();
         server.set("followed", &values.iter().map(String::as_str).collect::<Vec<_>>());
         appended += VALUES;
@@ -84,6 +88,10 @@ fn append(server: &Server, mut strace: Process) -> (usize, f64) {
     strace.signal("TERM");
     server.set("followed", &[LAST]);
     (appended, leaving_max)
+}
+
+fn is_reached(leaving: f64) -> bool {
+    leaving >= 0.9 * config::STREAMS_LEAVING_MAX as f64
 }
 
 #[test]
@@ -119,9 +127,9 @@ fn streams_sent_away() {
     let sum = |each: fn(&Followed) -> usize| all.iter().map(each).sum::<usize>();
     let (served, away) = (sum(|f| f.served), sum(|f| f.away));
     println!("streams sent away: {away}, served {served}, {leaving_max} leaving");
-    assert!(away > served, "the limit was reached, and held");
+    assert!(is_reached(leaving_max) && away > 0, "the limit was reached, and who came was told");
     // Those that are served may leave beyond it: one a connection.
     let (limit, served) = (config::STREAMS_LEAVING_MAX as f64, (STORMERS + FOLLOWERS + 4) as f64);
-    assert!((0.9 * limit..=limit + served).contains(&leaving_max), "{leaving_max} were leaving");
+    assert!(leaving_max <= limit + served, "{leaving_max} were leaving");
     scene.wait_until("rill_streams_leaving", |streams| streams == 0.0);
 }
