@@ -135,12 +135,12 @@ impl Reader {
             return Ok(None);
         }
         let mut events = Encoded::default();
-        self.log.values(&seqs, &mut |place, value| {
+        let kept = self.log.values(&seqs, HOT_ENTRY_BYTES_MAX, &mut |place, value| {
             events.push(seqs[place], value);
             let full = events.bytes() > HOT_ENTRY_BYTES_MAX;
             if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok((events.bytes() <= HOT_ENTRY_BYTES_MAX).then_some(events))
+        Ok((kept == seqs.len()).then_some(events))
     }
 
     /// The last `seq` among all events of the plan's storages.
@@ -365,15 +365,17 @@ impl Reader {
             }
             ControlFlow::Continue(())
         })?;
-        self.log.values(&seqs, &mut |place, value| {
+        let written = self.log.values(&seqs, room.bytes, &mut |place, value| {
             if out.len() >= PAGE_BYTES || out.len() + value.len() > room.bytes {
-                let start = || sources.iter().map(|source| source.after).min().unwrap_or(0);
-                end = Page::Cut(place.checked_sub(1).map_or_else(start, |before| seqs[before]));
                 return ControlFlow::Break(());
             }
             write(out, places[place], seqs[place], value);
             ControlFlow::Continue(())
         })?;
+        if written < seqs.len() {
+            let start = || sources.iter().map(|source| source.after).min().unwrap_or(0);
+            end = Page::Cut(written.checked_sub(1).map_or_else(start, |before| seqs[before]));
+        }
         Ok(end)
     }
 

@@ -74,14 +74,16 @@ impl ReadLog for Log {
     fn values(
         &mut self,
         seqs: &[Seq],
+        bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         for (place, seq) in seqs.iter().enumerate() {
-            if visit(place, &self.events[*seq as usize - 1].1).is_break() {
-                break;
+            let value = &self.events[*seq as usize - 1].1;
+            if value.len() > bytes_max || visit(place, value).is_break() {
+                return Ok(place);
             }
         }
-        Ok(())
+        Ok(seqs.len())
     }
 }
 

@@ -130,12 +130,14 @@ pub trait ReadLog: Send {
     ) -> Result<(), StoreError>;
 
     /// Visits the values at `seqs`, which rise and all exist, in that order, until the visitor
-    /// breaks; with each, its place in `seqs`.
+    /// breaks or one is longer than `bytes_max`, which costs nothing then; with each, its place in
+    /// `seqs`. Returns how many went before that.
     fn values(
         &mut self,
         seqs: &[Seq],
+        bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    ) -> Result<usize, StoreError>;
 }
 
 /// What can go wrong once a store is open.

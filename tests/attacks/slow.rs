@@ -50,7 +50,7 @@ fn slow_readers_of_large_events() {
         let body = json!({ "value": format!("{number}{}", &value[1..]) }).to_string();
         assert_eq!(scene.server.connect().post("/set/large", &body).status, 201);
     }
-    // A debug build's one reader looks at each of these values for 10 ms.
+    // A debug build takes long to write these, and a read waits for two pages of them.
     let shared = size(&["cold read"][..], &[]);
     scene.attack_on(shared, "slow readers of large events", |server| {
         let mut crowd = Crowd::connect_narrow(server.address(), connections());

@@ -177,23 +177,31 @@ impl ReadLog for Reader {
     fn values(
         &mut self,
         seqs: &[Seq],
+        bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT seq, value FROM log WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
+            "SELECT seq, CASE WHEN octet_length(value) <= ?3 THEN value END FROM log \
+             WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
         )?;
+        let most = i64::try_from(bytes_max).unwrap_or(i64::MAX);
         let mut at = 0;
         for run in seqs.chunk_by(|seq, next| next.saturating_sub(*seq) <= STEPS_MAX) {
             let mut left = run.iter();
             let mut next = left.next();
-            let mut rows = statement.query(params![sql(run[0]), sql(run[run.len() - 1])])?;
+            let mut rows = statement.query(params![sql(run[0]), sql(run[run.len() - 1]), most])?;
             while let (Some(&seq), Some(row)) = (next, rows.next()?) {
                 if row.get::<_, i64>(0)? != sql(seq) {
                     continue;
                 }
-                let value = row.get_ref(1)?.as_blob().ok().and_then(|v| str::from_utf8(v).ok());
-                if visit(at, value.ok_or_else(|| corrupt("a value is not UTF-8"))?).is_break() {
-                    return Ok(());
+                let Some(value) =
+                    row.get_ref(1)?.as_blob_or_null().map_err(|_| corrupt(MALFORMED))?
+                else {
+                    return Ok(at);
+                };
+                let value = str::from_utf8(value).map_err(|_| corrupt("a value is not UTF-8"))?;
+                if visit(at, value).is_break() {
+                    return Ok(at);
                 }
                 at += 1;
                 next = left.next();
@@ -202,7 +210,7 @@ impl ReadLog for Reader {
                 return Err(corrupt("an index names an event that the log does not hold"));
             }
         }
-        Ok(())
+        Ok(at)
     }
 }
 

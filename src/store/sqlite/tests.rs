@@ -212,15 +212,23 @@ fn check_find(
 fn check_values(reader: &mut dyn ReadLog, model: &Model, found: &[Found]) {
     let seqs: Vec<Seq> = found.iter().map(|found| found.seq).collect();
     let mut visited = 0;
-    reader
-        .values(&seqs, &mut |at, value| {
+    let kept = reader
+        .values(&seqs, usize::MAX, &mut |at, value| {
             assert_eq!(at, visited);
             assert_eq!(value, &*model.events[seqs[at] as usize - 1].1.text);
             visited += 1;
             ControlFlow::Continue(())
         })
         .unwrap();
-    assert_eq!(visited, seqs.len());
+    assert_eq!((kept, visited), (seqs.len(), seqs.len()));
+    // The longest ones end the visit.
+    let length = |seq: &Seq| model.events[*seq as usize - 1].1.text.len();
+    let Some(longest) = seqs.iter().map(length).max().filter(|longest| *longest > 0) else {
+        return;
+    };
+    let before = seqs.iter().position(|seq| length(seq) == longest).unwrap();
+    let continues = &mut |_, _: &str| ControlFlow::Continue(());
+    assert_eq!(reader.values(&seqs, longest - 1, continues).unwrap(), before);
 }
 
 /// One step of a life: commits, with upkeep and checkpoints in between.

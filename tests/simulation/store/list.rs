@@ -182,12 +182,16 @@ impl ReadLog for Reader {
     fn values(
         &mut self,
         seqs: &[Seq],
+        bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let state = self.shared.lock();
         let event = |seq: &Seq| state.record.event(*seq).expect("only what exists is read");
-        let mut values = seqs.iter().map(event).enumerate();
-        let _ = values.try_for_each(|(place, event)| visit(place, &event.value));
-        Ok(())
+        for (place, event) in seqs.iter().map(event).enumerate() {
+            if event.value.len() > bytes_max || visit(place, &event.value).is_break() {
+                return Ok(place);
+            }
+        }
+        Ok(seqs.len())
     }
 }

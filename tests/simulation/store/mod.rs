@@ -284,8 +284,9 @@ impl ReadLog for Read {
     fn values(
         &mut self,
         seqs: &[Seq],
+        bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.try_it()?.values(seqs, visit)
+    ) -> Result<usize, StoreError> {
+        self.try_it()?.values(seqs, bytes_max, visit)
     }
 }

@@ -183,12 +183,16 @@ impl ReadLog for ModelReader {
     fn values(
         &mut self,
         seqs: &[Seq],
+        bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let state = self.model.0.lock().unwrap();
-        let mut values = seqs.iter().enumerate();
-        let _ = values
-            .try_for_each(|(place, seq)| visit(place, &state.events[*seq as usize - 1].value));
-        Ok(())
+        for (place, seq) in seqs.iter().enumerate() {
+            let value = &state.events[*seq as usize - 1].value;
+            if value.len() > bytes_max || visit(place, value).is_break() {
+                return Ok(place);
+            }
+        }
+        Ok(seqs.len())
     }
 }
