@@ -194,12 +194,19 @@ fn ten_thousand_storages_a_stream() {
 #[test]
 fn huge_filters() {
     let scene = Scene::new(50);
-    let values: Vec<String> = (0..10_000).map(|n| format!("value {n}")).collect();
-    let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    (0..size(1, 10)).for_each(|n| drop(scene.server.set(&format!("s{n}"), &values)));
+    let append = |id: &str, part: usize| {
+        let values: Vec<String> =
+            (part * 10_000..(part + 1) * 10_000).map(|n| format!("value {n}")).collect();
+        scene.server.set(id, &values.iter().map(String::as_str).collect::<Vec<_>>());
+        values
+    };
+    let values = append("s0", 0);
+    (1..size(1, 10)).for_each(|n| drop(append(&format!("s{n}"), 0)));
+    // It is looked through for long enough for a scan in one piece to be noticed.
+    (1..size(1, 50)).for_each(|part| drop(append("s0", part)));
     let digests: Vec<filter::Digest> =
-        values.iter().map(|v| filter::digest(v.as_bytes())).collect();
-    let sketch = |cells| filter::sketch(&digests[..1_000], cells, 7);
+        values[..1_000].iter().map(|value| filter::digest(value.as_bytes())).collect();
+    let sketch = |cells| filter::sketch(&digests, cells, 7);
     let (large, medium) = (sketch(32_768), sketch(16_000));
     let most = filter::Bloom::new(1_048_576, 7).encode();
     let items = |filter: &str, count: u64, number: usize| {
