@@ -160,6 +160,45 @@ fn ten_thousand_storages_a_request() {
     assert!(statuses.keys().all(|status| [200, 400, 503].contains(status)), "{statuses:?}");
 }
 
+/// Streams of many storages that all join at once, and again and again.
+#[test]
+fn ten_thousand_storages_a_stream_at_once() {
+    let streams = size(4, 40);
+    let scene = Scene::new(streams + 20);
+    let requests: Vec<Vec<u8>> = (0..streams)
+        .map(|number| {
+            let body = selection(10_000, 8, number * 10_000);
+            let post = post("/get", body.as_bytes());
+            [
+                b"POST /get HTTP/1.1\r\nAccept: text/event-stream",
+                &post["POST /get HTTP/1.1".len()..],
+            ]
+            .concat()
+        })
+        .collect();
+    scene.attack_on(debug_reader(), "10,000 storages a stream, all at once", |server| {
+        let (begin, time, mut served) = (Instant::now(), seconds(2, 8), 0);
+        while begin.elapsed() < time {
+            let all_but_the_end = |request: &Vec<u8>| {
+                let mut connection = server.connect();
+                connection.send(&request[..request.len() - 1]);
+                connection
+            };
+            let mut joining: Vec<Connection> = requests.iter().map(all_but_the_end).collect();
+            joining.iter_mut().for_each(|connection| connection.send(b"}"));
+            for connection in joining {
+                // Or is sent away, where those of the time before have not left yet.
+                if let Some(message) = Stream::begin(connection).try_next().expect("one of both") {
+                    assert_eq!(message.event, "synced");
+                    served += 1;
+                }
+            }
+        }
+        println!("{served} streams were served");
+        assert!(served >= 2 * streams);
+    });
+}
+
 /// Streams that stay, of as much as one may select.
 #[test]
 fn ten_thousand_storages_a_stream() {
