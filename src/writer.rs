@@ -400,6 +400,7 @@ mod tests {
         assert!(matches!(notices[..], [FromWriter::Left { slot: 0 }]), "{notices:?}");
         assert_eq!(wait, Wait::Long);
     }
+
     #[test]
     fn small_appends_overtake_large_ones_at_every_second_commit() {
         let mut writer = Writer::new(Box::new(Due(false)));
