@@ -13,6 +13,7 @@ use crate::event::Seq;
 use crate::feed::Feed;
 use crate::held::Held;
 use crate::http::{self, Framing, Method, Version};
+use crate::id::Id;
 use crate::index::Index;
 use crate::json;
 use crate::message::{Appended, Asker, From, Reading, Slot, ToReader, ToWriter};
@@ -46,6 +47,8 @@ pub(super) struct Stream {
     connection: u32,
     feed: Feed,
     reading: Reading,
+    /// All it reads; the index has the same list.
+    ids: Arc<[Id]>,
     chunked: bool,
     /// What its selection takes of the memory of all.
     held: Option<Held>,
@@ -105,7 +108,8 @@ impl Hub {
         } else {
             (Reading::Opening(Arc::new(plan)), None)
         };
-        let stream = Stream { connection: key, feed, reading, chunked, held };
+        let stream =
+            Stream { connection: key, feed, reading, ids: Arc::clone(&ids), chunked, held };
         let slot = self.tenants.insert(Tenant::Serving(stream));
         let slot = Slot::try_from(slot).expect("fewer feeds than 2^32");
         let connection = &mut self.connections[key as usize];
@@ -220,9 +224,9 @@ impl Hub {
             return self.tenant_answered(slot);
         };
         stream.feed.paged(cursor, synced);
-        if synced && let Reading::Opening(plan) = &stream.reading {
+        if synced && let Reading::Opening(_) = &stream.reading {
             // The plan, and its filters, were for what existed when the stream opened.
-            stream.reading = Reading::Following(plan.ids());
+            stream.reading = Reading::Following(Arc::clone(&stream.ids));
         }
         let key = stream.connection;
         let part = if stream.chunked {

@@ -58,26 +58,18 @@ struct Entry {
     slots: Slots,
 }
 
-/// A change of the index.
+/// A change of the index. A feed leaves what it subscribed to, and all of it.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    Subscribe {
-        slot: Slot,
-        ids: Arc<[Id]>,
-    },
-    /// `numbers` are what `Index::numbers` said after the feed had subscribed.
-    Unsubscribe {
-        slot: Slot,
-        numbers: Arc<[u32]>,
-    },
+    Subscribe { slot: Slot, ids: Arc<[Id]> },
+    Unsubscribe { slot: Slot, ids: Arc<[Id]> },
 }
 
 impl Operation {
     /// What it costs.
     fn storages(&self) -> usize {
         match self {
-            Operation::Subscribe { ids, .. } => ids.len(),
-            Operation::Unsubscribe { numbers, .. } => numbers.len(),
+            Operation::Subscribe { ids, .. } | Operation::Unsubscribe { ids, .. } => ids.len(),
         }
     }
 }
@@ -91,9 +83,9 @@ impl Index {
                     self.entry(number).slots.insert(*slot);
                 }
             }
-            Operation::Unsubscribe { slot, numbers } => {
-                for &number in numbers.iter() {
-                    self.remove(number, *slot);
+            Operation::Unsubscribe { slot, ids } => {
+                for id in ids.iter() {
+                    self.remove(id, *slot);
                 }
             }
         }
@@ -105,18 +97,15 @@ impl Index {
         self.entries[number as usize].as_ref().map(|entry| entry.slots.iter())
     }
 
-    /// The places of identifiers that somebody subscribes to.
-    pub fn numbers(&self, ids: &[Id]) -> Arc<[u32]> {
-        let number = |id| self.number(id).expect("asked for what was subscribed");
-        ids.iter().map(number).collect()
-    }
-
     pub fn identifiers(&self) -> usize {
         self.numbers.len()
     }
 
     fn number(&self, id: &Id) -> Option<u32> {
-        let hash = self.hash(id);
+        self.number_of(id, self.hash(id))
+    }
+
+    fn number_of(&self, id: &Id, hash: u32) -> Option<u32> {
         let is_named = |it: &Numbered| it.hash == hash && self.id(it.number) == Some(id);
         self.numbers.find(Numbered::spread(hash), is_named).map(|found| found.number)
     }
@@ -134,7 +123,8 @@ impl Index {
     }
 
     fn intern(&mut self, id: &Id) -> u32 {
-        if let Some(number) = self.number(id) {
+        let hash = self.hash(id);
+        if let Some(number) = self.number_of(id, hash) {
             return number;
         }
         let number = self.free.pop().unwrap_or_else(|| {
@@ -142,7 +132,6 @@ impl Index {
             u32::try_from(self.entries.len() - 1).expect("fewer identifiers than 2^32")
         });
         self.entries[number as usize] = Some(Entry { id: id.clone(), slots: Slots::None });
-        let hash = self.hash(id);
         let numbered = Numbered { hash, number };
         self.numbers
             .insert_unique(Numbered::spread(hash), numbered, |it| Numbered::spread(it.hash));
@@ -150,12 +139,14 @@ impl Index {
     }
 
     /// Identifiers that nobody subscribes to are pruned here, as routine.
-    fn remove(&mut self, number: u32, slot: Slot) {
+    fn remove(&mut self, id: &Id, slot: Slot) {
+        let hash = self.hash(id);
+        let number = self.number_of(id, hash).expect("only a subscriber unsubscribes");
         let entry = self.entry(number);
         entry.slots.remove(slot);
         if entry.slots.is_empty() {
-            let entry = self.entries[number as usize].take().expect("it was there a line above");
-            let hash = Numbered::spread(self.hash(&entry.id));
+            self.entries[number as usize] = None;
+            let hash = Numbered::spread(hash);
             let found = self.numbers.find_entry(hash, |other| other.number == number);
             found.expect("a number in use is found by its name").remove();
             self.free.push(number);
@@ -183,8 +174,7 @@ mod tests {
         index.apply(&Operation::Subscribe { slot: 3, ids: ids(&["b"]) });
         assert_eq!(subscribers(&index, "a"), [7]);
         assert_eq!(subscribers(&index, "b"), [3, 7]);
-        let numbers = index.numbers(&both);
-        index.apply(&Operation::Unsubscribe { slot: 7, numbers });
+        index.apply(&Operation::Unsubscribe { slot: 7, ids: both });
         assert_eq!(subscribers(&index, "a"), [] as [Slot; 0]);
         assert_eq!(subscribers(&index, "b"), [3]);
         assert_eq!(index.identifiers(), 1);

@@ -24,11 +24,12 @@ pub struct Shadow {
     behind: Vec<Operation>,
     /// What neither holds, in order.
     pending: VecDeque<Change>,
-    /// What each feed subscribed to, by slot: needed only to unsubscribe it.
-    subscriptions: Vec<Option<Arc<[u32]>>>,
+    /// What each feed subscribed to, by slot: needed only to unsubscribe it. The feed has the same
+    /// list, so that it takes no memory here.
+    subscriptions: Vec<Option<Arc<[Id]>>>,
 }
 
-/// What is asked for. Which places a feed leaves is known once it has joined.
+/// What is asked for. What a feed leaves is known once it has joined.
 #[derive(Debug)]
 enum Change {
     Subscribe { slot: Slot, ids: Arc<[Id]> },
@@ -94,7 +95,8 @@ impl Shadow {
         while storages < config::PUBLISH_STORAGES
             && let Some(change) = self.pending.pop_front()
         {
-            let operation = apply(spare, &mut self.subscriptions, change);
+            let operation = operation(&mut self.subscriptions, change);
+            spare.apply(&operation);
             storages += operation.storages();
             self.behind.push(operation);
         }
@@ -104,30 +106,21 @@ impl Shadow {
     }
 }
 
-/// Makes the change, and says what it came to, for the other copy.
-fn apply(
-    index: &mut Index,
-    subscriptions: &mut Vec<Option<Arc<[u32]>>>,
-    change: Change,
-) -> Operation {
+/// What the change is to both copies.
+fn operation(subscriptions: &mut Vec<Option<Arc<[Id]>>>, change: Change) -> Operation {
     match change {
         Change::Subscribe { slot, ids } => {
-            let operation = Operation::Subscribe { slot, ids: Arc::clone(&ids) };
-            index.apply(&operation);
             let place = slot as usize;
             if subscriptions.len() <= place {
                 subscriptions.resize_with(place + 1, || None);
             }
-            let former = subscriptions[place].replace(index.numbers(&ids));
+            let former = subscriptions[place].replace(Arc::clone(&ids));
             assert!(former.is_none(), "a slot is used again only after it was given back");
-            operation
+            Operation::Subscribe { slot, ids }
         }
         Change::Unsubscribe { slot } => {
-            let numbers = subscriptions[slot as usize].take();
-            let numbers = numbers.expect("a feed subscribes before it leaves");
-            let operation = Operation::Unsubscribe { slot, numbers };
-            index.apply(&operation);
-            operation
+            let ids = subscriptions[slot as usize].take();
+            Operation::Unsubscribe { slot, ids: ids.expect("a feed subscribes before it leaves") }
         }
     }
 }
