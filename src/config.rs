@@ -68,6 +68,9 @@ pub const TURN_RESUMES_MAX: usize = 32;
 pub const SMALL_READ_BYTES: usize = 16 * KIB;
 /// Streams written to in one turn, and replies; the rest of a broadcast waits for the next.
 pub const TURN_FLUSHES_MAX: usize = 256;
+/// Streams written to in one turn before another commit is looked at. With fewer, streams would wait
+/// for as long as commits follow each other.
+pub const TURN_FLUSHES_MIN: usize = 64;
 /// Connections taken beyond the limit, only to be told so in HTTP; further ones are just closed.
 pub const CONNECTIONS_OVERFLOW: usize = 128;
 /// Connections accepted in one turn.
@@ -224,6 +227,7 @@ const _: () = {
     );
     assert!(HOT_ENTRY_BYTES_MAX < HOT_BYTES_MAX, "the hot cache holds several storages");
     assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
+    assert!(TURN_FLUSHES_MIN < TURN_FLUSHES_MAX, "a commit interrupts a broadcast");
     assert!(APPEND_SMALL_BYTES <= COMMIT_LARGE_BYTES, "the smallest large append is one share");
     assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
     assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");

@@ -279,16 +279,15 @@ impl Reactor {
         self.hand_over();
     }
 
-    /// To one stream at least, and until something else was committed: the streams that wait get
-    /// both with one write.
+    /// Until something else was committed: the streams that wait get both with one write.
     fn write_deliveries(&mut self, now: Now) {
-        for _ in 0..self.work.deliveries.len().min(config::TURN_FLUSHES_MAX) {
-            let Some(key) = self.work.deliveries.pop_front() else { break };
-            self.take_turn(now, key);
-            if !self.channels.from_writer.is_empty() {
+        for written in 0..self.work.deliveries.len().min(config::TURN_FLUSHES_MAX) {
+            if written >= config::TURN_FLUSHES_MIN && !self.channels.from_writer.is_empty() {
                 self.work.messages = true;
                 break;
             }
+            let Some(key) = self.work.deliveries.pop_front() else { break };
+            self.take_turn(now, key);
         }
     }
 
