@@ -102,6 +102,10 @@ impl Parser<'_> {
             self.begun.insert(thread, text.to_owned());
             return Some(());
         }
+        // A thread that was killed as it began a call, before strace saw which.
+        if rest == "<... ??? resumed>) = ?" && !self.begun.contains_key(&thread) {
+            return Some(());
+        }
         let resumed = rest.strip_prefix("<... ");
         let text = match resumed {
             Some(rest) => self.begun.remove(&thread)? + rest.split_once(" resumed>")?.1,
@@ -239,6 +243,7 @@ fn a_log_is_read_as_strace_writes_it() {
                7 1700000000.000040 ftruncate(3</f/x.db>, 0) = 0 <0.000005>\n\
                7 1700000000.000050 unlink(\"/f/x.db\") = 0 <0.000005>\n\
                7 1700000000.000060 pwrite64(3</f/x.db>, \"b\", 1, 7) = ?\n\
+               8 1700000000.000061 <... ??? resumed>) = ?\n\
                7 1700000000.000061 +++ killed by SIGKILL +++\n";
     let step = |moment: Moment, name: &str, change| Step {
         moment: 1_700_000_000_000_000 + moment,
