@@ -75,7 +75,8 @@ pub(crate) fn parse(log: &[u8], folder: &str) -> Trace {
     let mut parser = Parser { folder, begun: HashMap::new(), trace: Trace::default() };
     for line in log.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let line = std::str::from_utf8(line).expect("strace escapes what is not ASCII");
-        parser.line(line).unwrap_or_else(|| panic!("not understood: {:.300}", line));
+        let end = &line[line.len().saturating_sub(60)..];
+        parser.line(line).unwrap_or_else(|| panic!("not understood: {line:.100} … {end}"));
     }
     parser.trace
 }
@@ -114,8 +115,10 @@ impl Parser<'_> {
                 rest.to_owned()
             }
         };
-        if text.ends_with(" = ?") {
-            return self.end(thread, moment, &text);
+        // Of a thread that was killed in the call; the latter where it was gone before strace asked.
+        let killed = text.strip_suffix(" <unavailable>").unwrap_or(&text);
+        if killed.ends_with(" = ?") {
+            return self.end(thread, moment, killed);
         }
         let (text, took) = text.strip_suffix('>')?.rsplit_once(" <")?;
         let (seconds, fraction) = took.split_once('.')?;
@@ -243,6 +246,7 @@ fn a_log_is_read_as_strace_writes_it() {
                7 1700000000.000040 ftruncate(3</f/x.db>, 0) = 0 <0.000005>\n\
                7 1700000000.000050 unlink(\"/f/x.db\") = 0 <0.000005>\n\
                7 1700000000.000060 pwrite64(3</f/x.db>, \"b\", 1, 7) = ?\n\
+               9 1700000000.000060 pwrite64(3</f/x.db>, \"c\", 1, 8) = ? <unavailable>\n\
                8 1700000000.000061 <... ??? resumed>) = ?\n\
                7 1700000000.000061 +++ killed by SIGKILL +++\n";
     let step = |moment: Moment, name: &str, change| Step {
@@ -252,8 +256,9 @@ fn a_log_is_read_as_strace_writes_it() {
     };
     let bytes = b"a\0\x011\n\"\xff, 2, 3".to_vec();
     let trace = parse(log.as_bytes(), "/f");
-    let write = Change::Write { at: 7, bytes: b"b".to_vec() };
-    assert_eq!(trace.cut_short, [step(60, "x.db", write)]);
+    let write = |at, bytes: &[u8]| Change::Write { at, bytes: bytes.to_vec() };
+    let cut_short = [write(7, b"b"), write(8, b"c")].map(|write| step(60, "x.db", write));
+    assert_eq!(trace.cut_short, cut_short);
     assert_eq!(
         trace.steps,
         [
