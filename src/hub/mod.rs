@@ -6,7 +6,8 @@
 //! - `exchange`: bytes to requests, requests to what they ask for; appends and health.
 //! - `reads`: JSON replies, page by page.
 //! - `filtered`: what filters need: preparations, comparisons, their limits.
-//! - `lanes`: whose turn it is at the readers.
+//! - `credits`, `lanes`: what other threads were asked for, and whose turn it is at the readers.
+//! - `output`: what is queued, flushed, shed, and how a connection ends.
 //! - `reply`: heads, problems, the end of an exchange.
 //! - `streams`: feeds and what is broadcast to them.
 //! - `timers`, `metrics`, `cursors`: their names say it.
@@ -30,11 +31,13 @@ use crate::route::Limits;
 use crate::store::StoreGauges;
 
 mod connection;
+mod credits;
 mod cursors;
 mod exchange;
 mod filtered;
 mod lanes;
 mod metrics;
+mod output;
 mod reads;
 mod reply;
 mod streams;
@@ -43,6 +46,7 @@ mod tests;
 mod timers;
 
 use connection::{Admission, Connection, State, Waiting};
+use credits::Credits;
 use lanes::Reads;
 use metrics::{Hostile, Metrics};
 use streams::Tenant;
@@ -125,14 +129,6 @@ pub struct Hub {
     store: StoreGauges,
     metrics: Metrics,
     random: u64,
-}
-
-/// Requests to the writer that were not answered yet.
-#[derive(Debug, Default)]
-struct Credits {
-    appends: usize,
-    subscriptions: usize,
-    pings: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,17 +435,6 @@ impl Hub {
         (connection.exchange_number() == Some(token.exchange)).then_some(token.connection)
     }
 
-    /// Queues bytes that are a whole part of what the connection is to get.
-    fn queue(&mut self, now: Now, key: u32, bytes: Vec<u8>) {
-        let held = self.outboxes_bytes.hold(bytes.len());
-        let connection = &mut self.connections[key as usize];
-        if connection.outbox.is_empty() {
-            connection.outbox_since = now.milliseconds;
-        }
-        connection.outbox.push(bytes, held);
-        self.flush(key);
-    }
-
     /// What is kept of requests, but for their bodies.
     fn all_inputs_bytes(&self) -> usize {
         self.inputs_bytes + self.heads_bytes.get()
@@ -462,125 +447,11 @@ impl Hub {
         self.inputs_bytes -= std::mem::replace(&mut connection.input, input).len();
     }
 
-    /// Outboxes hold too much: those that hold the most are given up, those first that made no
-    /// progress for longest. A stream resumes; a reply is cut.
-    fn shed(&mut self) {
-        if self.outboxes_bytes.get() <= config::OUTBOXES_BYTES_MAX {
-            return;
-        }
-        let connections = self.connections.iter();
-        let mut full: Vec<(usize, u64, u32)> = connections
-            .filter(|(_, connection)| !connection.outbox.is_empty())
-            .map(|(key, c)| (usize::MAX - c.outbox.bytes(), c.outbox_since, key as u32))
-            .collect();
-        full.sort_unstable();
-        for (_, _, key) in full {
-            if self.outboxes_bytes.get() <= config::OUTBOXES_BYTES_MAX / 4 * 3 {
-                return;
-            }
-            self.metrics.hostile(Hostile::OutboxesOverLimit);
-            self.close(key);
-        }
-    }
-
-    fn flush(&mut self, key: u32) {
-        let connection = &mut self.connections[key as usize];
-        if !connection.flush_queued {
-            connection.flush_queued = true;
-            let streaming = matches!(connection.state, State::Streaming(_));
-            self.effects.push(if streaming { Effect::Deliver(key) } else { Effect::Flush(key) });
-        }
-    }
-
-    /// Nothing more will be queued: closes once the outbox is empty.
-    fn end_output(&mut self, now: Now, key: u32) {
-        self.leave(key);
-        let connection = &mut self.connections[key as usize];
-        connection.state = State::Closing;
-        if connection.outbox.is_empty() {
-            self.output_ended(now, key);
-        }
-        self.arm(key);
-    }
-
-    fn output_ended(&mut self, now: Now, key: u32) {
-        let connection = &mut self.connections[key as usize];
-        if connection.input_ended {
-            self.close(key);
-            return;
-        }
-        connection.state = State::Lingering;
-        connection.since = now.milliseconds;
-        self.set_input(key, Vec::new());
-        self.effects.push(Effect::EndOutput(key));
-        self.effects.push(Effect::Resume(key));
-        self.arm(key);
-    }
-
-    /// Drops the connection as it is.
-    fn close(&mut self, key: u32) {
-        self.leave(key);
-        let connection = &mut self.connections[key as usize];
-        if !matches!(connection.state, State::Closed) {
-            connection.state = State::Closed;
-            connection.outbox.clear();
-            self.set_input(key, Vec::new());
-            self.effects.push(Effect::Close(key));
-        }
-    }
-
-    /// What a state owns beyond itself is given back when the connection leaves it for good.
-    fn leave(&mut self, key: u32) {
-        match &self.connections[key as usize].state {
-            State::Streaming(slot) => {
-                let slot = *slot;
-                self.end_feed(slot);
-            }
-            State::Body(receiving) => self.bodies_bytes -= receiving.body.len(),
-            _ => {}
-        }
-    }
-
     fn arm(&mut self, key: u32) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         if let Some(deadline) = connection.deadline() {
             self.timers.arm(key, &mut connection.scheduled, deadline);
         }
-    }
-
-    /// Sends a request to the readers, now or when its turn comes.
-    fn ask_reader(&mut self, request: ToReader) {
-        self.reads.ask(request);
-        self.send_to_readers();
-    }
-
-    fn send_to_readers(&mut self) {
-        self.effects.extend(std::iter::from_fn(|| self.reads.next()).map(Effect::ToReader));
-    }
-
-    /// Sends a change of the index to the writer, in order, now or when it has fewer.
-    fn ask_subscription(&mut self, message: ToWriter) {
-        self.waiting_subscriptions.push_back(message);
-        self.send_subscriptions();
-    }
-
-    fn send_subscriptions(&mut self) {
-        while self.credits.subscriptions < config::SUBSCRIPTIONS_IN_FLIGHT_MAX
-            && let Some(message) = self.waiting_subscriptions.pop_front()
-        {
-            self.credits.subscriptions += 1;
-            self.effects.push(Effect::ToWriter(message));
-        }
-    }
-
-    fn subscription_answered(&mut self) {
-        self.credits.subscriptions -= 1;
-        self.send_subscriptions();
-    }
-
-    fn append_answered(&mut self, bytes: usize) {
-        self.credits.appends -= 1;
-        self.bodies_bytes -= bytes;
     }
 
     /// xorshift64: jitter needs no better.
