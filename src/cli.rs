@@ -150,11 +150,11 @@ fn set(settings: &mut Settings, flag: &str, value: &str, source: &str) -> Result
         }
         "body-bytes-max" => {
             settings.body_bytes_max =
-                number(value, 1, config::BODIES_BYTES_MAX).map_err(|e| wrong(&e))?;
+                number(value, 1, config::BODIES_BYTES_LARGE_MAX).map_err(|e| wrong(&e))?;
         }
         "value-bytes-max" => {
             settings.value_bytes_max =
-                number(value, 1, config::BODIES_BYTES_MAX).map_err(|e| wrong(&e))?;
+                number(value, 1, config::BODIES_BYTES_LARGE_MAX).map_err(|e| wrong(&e))?;
         }
         "outbox-bytes-max" => {
             let least = config::OUTBOX_LOW_BYTES + config::PAGE_BYTES;

@@ -37,8 +37,14 @@ pub const FILTER_EVENTS_MAX: u64 = 1_048_576;
 pub const SKETCH_CELLS_MAX: u32 = 32_768;
 /// `synced` lists the counts of the storages up to so many.
 pub const SYNCED_ITEMS_MAX: usize = 100;
-/// Request bodies in memory together, whatever they wait for; beyond it a request is a 503.
+/// Request bodies, and filters, in memory together, whatever they wait for; beyond it a request is a
+/// 503.
 pub const BODIES_BYTES_MAX: usize = 128 * MIB;
+/// The same where the one at hand is not small: a few connections that send large bodies, and never
+/// end them, leave room for everybody's small ones.
+pub const BODIES_BYTES_LARGE_MAX: usize = 96 * MIB;
+/// A body up to this is small.
+pub const BODY_SMALL_BYTES: usize = 64 * KIB;
 /// Heads that are not whole or whose requests are not answered, and requests behind others of their
 /// connections, in memory together: beyond it a head is a 503, and what follows a request is not read
 /// before that was answered.
@@ -216,7 +222,8 @@ pub const PAGE_CACHE_BYTES: usize = 6 * MIB;
 
 const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a longest target fits into a head");
-    assert!(BODY_BYTES_MAX <= BODIES_BYTES_MAX, "the largest body may be taken");
+    assert!(BODY_BYTES_MAX <= BODIES_BYTES_LARGE_MAX, "the largest body may be taken");
+    assert!(BODIES_BYTES_LARGE_MAX < BODIES_BYTES_MAX, "large bodies leave room for small ones");
     assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");
     assert!(SMALL_READ_BYTES < TURN_BYTES_MAX, "what follows a small read is read in larger ones");
     assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");

@@ -197,9 +197,10 @@ impl Hub {
         let before = receiving.body.len();
         let progress =
             receiving.reader.read(bytes, &mut receiving.body, self.options.body_bytes_max);
-        self.bodies_bytes += receiving.body.len() - before;
+        let bytes = receiving.body.len();
+        self.bodies_bytes += bytes - before;
         let progress = progress?;
-        if self.bodies_bytes > config::BODIES_BYTES_MAX {
+        if !self.has_room_for_body(bytes, 0) {
             self.metrics.hostile(Hostile::BodiesOverLimit);
             return Err(Problem::new(
                 503,
@@ -207,7 +208,8 @@ impl Hub {
             ));
         }
         if progress.complete {
-            let state = std::mem::replace(&mut connection.state, State::Head { scanned: 0 });
+            let state = &mut self.connections[key as usize].state;
+            let state = std::mem::replace(state, State::Head { scanned: 0 });
             let State::Body(receiving) = state else {
                 unreachable!("the state was a body above");
             };
@@ -308,7 +310,7 @@ impl Hub {
 
     fn append(&mut self, now: Now, key: u32, exchange: Exchange, append: Append, many: bool) {
         if self.credits.appends >= config::APPENDS_IN_FLIGHT_MAX
-            || self.bodies_bytes + append.bytes() > config::BODIES_BYTES_MAX
+            || !self.has_room_for_body(append.bytes(), append.bytes())
         {
             self.metrics.appends_refused += 1;
             return self.reply_problem(now, key, exchange, &busy("writer's"));

@@ -47,8 +47,14 @@ impl Hub {
 
     /// Filters share the memory of bodies: most came in one.
     fn hold_bytes(&mut self, bytes: usize) -> Option<Held> {
-        let all = self.bodies_bytes + self.filters_bytes.get() + bytes;
-        (all <= config::BODIES_BYTES_MAX).then(|| self.filters_bytes.hold(bytes))
+        self.has_room_for_body(bytes, bytes).then(|| self.filters_bytes.hold(bytes))
+    }
+
+    /// Whether a body of this size may be in memory, so much of which is not counted yet.
+    pub(super) fn has_room_for_body(&self, bytes: usize, uncounted: usize) -> bool {
+        let small = bytes <= config::BODY_SMALL_BYTES;
+        let most = if small { config::BODIES_BYTES_MAX } else { config::BODIES_BYTES_LARGE_MAX };
+        self.bodies_bytes + self.filters_bytes.get() + uncounted <= most
     }
 
     /// A place among the scans under way.

@@ -328,6 +328,36 @@ fn heads_that_are_not_whole_are_bounded_together() {
 }
 
 #[test]
+fn large_bodies_leave_room_for_small_ones() {
+    let mut bench = Bench::new();
+    let head = |bytes: usize| {
+        format!("POST /set/a HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n")
+    };
+    let send = |bench: &mut Bench, bytes: usize, sent: &str| {
+        let key = bench.connect();
+        bench.send(key, &head(bytes));
+        bench.send(key, sent);
+        key
+    };
+    let begun = "x".repeat(config::BODY_BYTES_MAX - 1);
+    let fit = config::BODIES_BYTES_LARGE_MAX / begun.len();
+    let large: Vec<u32> =
+        (0..fit).map(|_| send(&mut bench, config::BODY_BYTES_MAX, &begun)).collect();
+    let late = send(&mut bench, config::BODY_BYTES_MAX, &begun);
+    assert!(bench.take(late).starts_with("HTTP/1.1 503 "));
+    let append = |bench: &mut Bench| {
+        send(bench, 13, r#"{"value":"v"}"#);
+        matches!(bench.to_writer.pop(), Some(ToWriter::Append(_)))
+    };
+    assert!(append(&mut bench), "a small one is taken");
+    let filters = bench.hub.filters_bytes.hold(config::BODIES_BYTES_MAX - bench.hub.bodies_bytes);
+    let key = send(&mut bench, 13, r#"{"value":"v"}"#);
+    assert!(bench.take(key).starts_with("HTTP/1.1 503 "), "until these are too many, too");
+    drop(filters);
+    assert!(append(&mut bench) && large.iter().all(|key| !bench.closed.contains(key)));
+}
+
+#[test]
 fn large_selections_are_bounded_together_for_as_long_as_their_streams_last() {
     let mut bench = Bench::new();
     let items: Vec<String> = (1_000..6_000).map(|n| format!("items={n}")).collect();
