@@ -23,6 +23,9 @@ pub const BODY_BYTES_MAX: usize = 16 * MIB;
 pub const VALUE_BYTES_MAX: usize = MIB;
 /// Values of one append; more are a 400.
 pub const VALUES_MAX: usize = 10_000;
+/// Values in one JSON document, those that mean nothing too; more are a 400. Each takes a reader up to
+/// 0.1 µs.
+pub const DOCUMENT_VALUES_MAX: usize = 100_000;
 /// Storages of one selection; more are a 400.
 pub const SELECTION_STORAGES_MAX: usize = 10_000;
 /// Filters of one selection; more are a 400.

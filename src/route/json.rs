@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::config::DOCUMENT_VALUES_MAX;
 use crate::problem::Problem;
 
 /// Where something stands in a request.
@@ -101,40 +102,59 @@ pub(super) fn read<'de, S: Shape<'de>>(
     if text.starts_with('\u{feff}') {
         return Err(path.bad_request("invalid JSON: begins with a byte order mark"));
     }
-    let refusal = Cell::new(None);
+    let reading = Reading { document: path, values: Cell::new(0), refusal: Cell::new(None) };
     let mut parser = serde_json::Deserializer::from_str(text);
-    let place = Place { path, refusal: &refusal, shape };
+    let place = Place { path, reading: &reading, shape };
     place.deserialize(&mut parser).and_then(|value| parser.end().map(|()| value)).map_err(|error| {
-        refusal.take().unwrap_or_else(|| path.bad_request(format_args!("invalid JSON: {error}")))
+        let refusal = reading.refusal.take();
+        refusal.unwrap_or_else(|| path.bad_request(format_args!("invalid JSON: {error}")))
     })
 }
 
-/// A shape at its place. serde's errors carry a text only, so a refusal goes past them.
+/// One document, while it is read.
+struct Reading<'a> {
+    document: Path<'a>,
+    /// So many were begun.
+    values: Cell<usize>,
+    /// serde's errors carry a text only, so a refusal goes past them.
+    refusal: Cell<Option<Problem>>,
+}
+
+impl Reading<'_> {
+    fn refuse<T, E: de::Error>(&self, problem: Problem) -> Result<T, E> {
+        self.refusal.set(Some(problem));
+        Err(E::custom("refused"))
+    }
+
+    fn settle<T, E: de::Error>(&self, result: Result<T, Fault<E>>) -> Result<T, E> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(Fault::Refused(problem)) => self.refuse(problem),
+            Err(Fault::Parser(error)) => Err(error),
+        }
+    }
+
+    /// Another value begins. Many small ones take long to read, whatever becomes of them.
+    fn count<E: de::Error>(&self) -> Result<(), E> {
+        if self.values.get() == DOCUMENT_VALUES_MAX {
+            let what = format_args!("has more than {DOCUMENT_VALUES_MAX} values");
+            return self.refuse(self.document.bad_request(what));
+        }
+        self.values.set(self.values.get() + 1);
+        Ok(())
+    }
+}
+
+/// A shape at its place.
 struct Place<'a, S> {
     path: Path<'a>,
-    refusal: &'a Cell<Option<Problem>>,
+    reading: &'a Reading<'a>,
     shape: S,
 }
 
 impl<'de, S: Shape<'de>> Place<'_, S> {
     fn unexpected<E: de::Error>(self, got: &str) -> Result<S::Value, E> {
-        refuse(self.refusal, self.path.mismatch(&self.shape.expected(), got))
-    }
-}
-
-fn refuse<T, E: de::Error>(refusal: &Cell<Option<Problem>>, problem: Problem) -> Result<T, E> {
-    refusal.set(Some(problem));
-    Err(E::custom("refused"))
-}
-
-fn settle<T, E: de::Error>(
-    refusal: &Cell<Option<Problem>>,
-    result: Result<T, Fault<E>>,
-) -> Result<T, E> {
-    match result {
-        Ok(value) => Ok(value),
-        Err(Fault::Refused(problem)) => refuse(refusal, problem),
-        Err(Fault::Parser(error)) => Err(error),
+        self.reading.refuse(self.path.mismatch(&self.shape.expected(), got))
     }
 }
 
@@ -142,6 +162,7 @@ impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Place<'_, S> {
     type Value = S::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.reading.count()?;
         deserializer.deserialize_any(self)
     }
 }
@@ -162,8 +183,8 @@ impl<'de, S: Shape<'de>> Visitor<'de> for Place<'_, S> {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<S::Value, E> {
-        let Place { path, refusal, shape } = self;
-        settle(refusal, shape.natural(&path, number).map_err(Fault::from))
+        let Place { path, reading, shape } = self;
+        reading.settle(shape.natural(&path, number).map_err(Fault::from))
     }
 
     /// serde_json calls this for negative integers only.
@@ -180,25 +201,25 @@ impl<'de, S: Shape<'de>> Visitor<'de> for Place<'_, S> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<S::Value, E> {
-        let Place { path, refusal, shape } = self;
-        settle(refusal, shape.string(&path, text).map_err(Fault::from))
+        let Place { path, reading, shape } = self;
+        reading.settle(shape.string(&path, text).map_err(Fault::from))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<S::Value, A::Error> {
-        let Place { path, refusal, shape } = self;
-        settle(refusal, shape.array(Array { path, refusal, access, index: 0 }))
+        let Place { path, reading, shape } = self;
+        reading.settle(shape.array(Array { path, reading, access, index: 0 }))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<S::Value, A::Error> {
-        let Place { path, refusal, shape } = self;
-        settle(refusal, shape.object(Object { path, refusal, access, seen: 0, key: "" }))
+        let Place { path, reading, shape } = self;
+        reading.settle(shape.object(Object { path, reading, access, seen: 0, key: "" }))
     }
 }
 
 /// An array, element by element.
 pub(super) struct Array<'a, A> {
     pub(super) path: Path<'a>,
-    refusal: &'a Cell<Option<Problem>>,
+    reading: &'a Reading<'a>,
     access: A,
     index: usize,
 }
@@ -209,7 +230,7 @@ impl<'de, A: SeqAccess<'de>> Array<'_, A> {
         shape: S,
     ) -> Result<Option<S::Value>, Fault<A::Error>> {
         let path = Path::Index(&self.path, self.index);
-        let place = Place { path, refusal: self.refusal, shape };
+        let place = Place { path, reading: self.reading, shape };
         self.index += 1;
         self.access.next_element_seed(place).map_err(Fault::Parser)
     }
@@ -218,7 +239,7 @@ impl<'de, A: SeqAccess<'de>> Array<'_, A> {
 /// An object, key by key.
 pub(super) struct Object<'a, A> {
     pub(super) path: Path<'a>,
-    refusal: &'a Cell<Option<Problem>>,
+    reading: &'a Reading<'a>,
     access: A,
     /// A bit for each known key that was read.
     seen: u32,
@@ -233,7 +254,7 @@ impl<'de, A: MapAccess<'de>> Object<'_, A> {
     ) -> Result<Option<K>, Fault<A::Error>> {
         while let Some(found) = self.access.next_key_seed(Known(known)).map_err(Fault::Parser)? {
             let Some(place) = found else {
-                self.access.next_value_seed(Skip).map_err(Fault::Parser)?;
+                self.access.next_value_seed(Skip(self.reading)).map_err(Fault::Parser)?;
                 continue;
             };
             let (name, key) = known[place];
@@ -249,7 +270,7 @@ impl<'de, A: MapAccess<'de>> Object<'_, A> {
 
     pub(super) fn value<S: Shape<'de>>(&mut self, shape: S) -> Result<S::Value, Fault<A::Error>> {
         let path = Path::Key(&self.path, self.key);
-        let place = Place { path, refusal: self.refusal, shape };
+        let place = Place { path, reading: self.reading, shape };
         self.access.next_value_seed(place).map_err(Fault::Parser)
     }
 }
@@ -279,17 +300,18 @@ impl<K> Visitor<'_> for Known<'_, K> {
 
 /// Reads past a value and keeps nothing. serde's `IgnoredAny` does not look into what it ignores:
 /// it takes lone surrogates and nesting of any depth, which are refused everywhere in a document.
-struct Skip;
+struct Skip<'a>(&'a Reading<'a>);
 
-impl<'de> DeserializeSeed<'de> for Skip {
+impl<'de> DeserializeSeed<'de> for Skip<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.0.count()?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Skip {
+impl<'de> Visitor<'de> for Skip<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -321,13 +343,13 @@ impl<'de> Visitor<'de> for Skip {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        while array.next_element_seed(Skip)?.is_some() {}
+        while array.next_element_seed(Skip(self.0))?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        while object.next_key_seed(Skip)?.is_some() {
-            object.next_value_seed(Skip)?;
+        while object.next_key_seed(Known::<()>(&[]))?.is_some() {
+            object.next_value_seed(Skip(self.0))?;
         }
         Ok(())
     }

@@ -112,6 +112,25 @@ fn a_document_is_one_object_in_utf_8() {
 }
 
 #[test]
+fn a_document_has_so_many_values() {
+    // The object, its text, and what it ignores.
+    let ignored = |unit: &str, units: usize| {
+        format!(r#"{{"known":"k","x":[{}]}}"#, vec![unit; units].join(","))
+    };
+    let most = DOCUMENT_VALUES_MAX - 3;
+    for (unit, values) in [("0", 1), ("[]", 1), (r#"{"a":"b"}"#, 2), (r#""a""#, 1), ("1e9", 1)] {
+        check(ignored(unit, most / values).as_bytes(), Ok(Some("k")));
+        let more = ignored(unit, most / values + 1);
+        check(more.as_bytes(), Err("body: has more than 100000 values"));
+    }
+    let beside = format!(r#"{{"known":"k"{}}}"#, r#","b":0"#.repeat(DOCUMENT_VALUES_MAX - 1));
+    check(beside.as_bytes(), Err("body: has more than 100000 values"));
+    // What follows is not even JSON.
+    let more = format!("{}?", ignored("0", most + 1));
+    check(more.as_bytes(), Err("body: has more than 100000 values"));
+}
+
+#[test]
 fn a_path_reads_as_a_client_would_write_it() {
     let items = Path::Key(&Path::Body, "items");
     let item = Path::Index(&items, 2);
