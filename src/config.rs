@@ -304,7 +304,8 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
         FILTERS_BYTES_MAX.min(filter_bytes(events)) + filter_bytes(events.min(SEGMENT_EVENTS_MAX));
     let writer = COMMIT_BYTES_MAX + settings.body_bytes_max + PAGE_CACHE_BYTES + unfolded + filters;
     let checkpointer = PAGE_CACHE_BYTES;
-    let hot = HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX;
+    // Entries grow, and take up to twice what is in them.
+    let hot = 2 * (HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX);
     // Messages hold little besides what is counted above.
     let queues = (APPENDS_IN_FLIGHT_MAX
         + SUBSCRIPTIONS_IN_FLIGHT_MAX

@@ -62,7 +62,10 @@ impl Reader {
             ToReader::Parse { .. } => unreachable!("parsing needs no view of the log"),
             ToReader::Open { token, plan, to, unless, end } => {
                 match begun.and_then(|()| self.open(plan, to, &unless, end)) {
-                    Ok(page) => Read::Opened { token, page },
+                    Ok(FirstPage { last, body, next }) => {
+                        let page = FirstPage { last, body: fitted(body), next };
+                        Read::Opened { token, page }
+                    }
                     Err(error) => Read::Failed { token, error },
                 }
             }
@@ -71,7 +74,7 @@ impl Reader {
                 Read::Filled { token, id, events }
             }
             ToReader::Page { token, page } => match begun.and_then(|()| self.next_page(page)) {
-                Ok((body, next)) => Read::Paged { token, body, next },
+                Ok((body, next)) => Read::Paged { token, body: fitted(body), next },
                 Err(error) => Read::Failed { token, error },
             },
             ToReader::Prepare { asker, preparing } => {
@@ -81,7 +84,9 @@ impl Reader {
             ToReader::Follow { slot, reading, from, to } => {
                 let mut frames = Vec::with_capacity(1024);
                 match begun.and_then(|()| self.frames_page(&reading, from, to, &mut frames)) {
-                    Ok((cursor, synced)) => Read::Followed { slot, frames, cursor, synced },
+                    Ok((cursor, synced)) => {
+                        Read::Followed { slot, frames: fitted(frames), cursor, synced }
+                    }
                     Err(error) => Read::FollowFailed { slot, error },
                 }
             }
@@ -382,6 +387,12 @@ impl Reader {
     fn cursor(&self, seq: Seq) -> Cursor {
         Cursor { seq, epoch: Some(self.epoch) }
     }
+}
+
+/// What waits for the loop, or in an outbox, counts by what is in it: a page that grew takes no more.
+fn fitted(mut page: Vec<u8>) -> Vec<u8> {
+    page.shrink_to_fit();
+    page
 }
 
 /// Writes the event of a source: its place among the sources, its `seq`, its value.

@@ -203,3 +203,16 @@ fn what_a_page_looks_at_is_bounded_over_all_its_items() {
     assert_eq!(pages.len(), 1 + to as usize / SCAN_EVENTS, "a slice of them for each page");
     assert!(!pages.concat().contains("value"), "the client has them all");
 }
+
+#[test]
+fn a_page_takes_no_more_memory_than_what_is_in_it() {
+    let sizes = [10, 3 * PAGE_BYTES, PAGE_BYTES / 2, 5 * PAGE_BYTES];
+    let events = sizes.map(|size| (id("a"), "\u{1}".repeat(size)));
+    let mut reader = reader(Log { events: events.into(), ..Log::default() });
+    let plan = plan(vec![whole("a")]);
+    let mut pages = reply(&mut reader, &plan, 4);
+    pages.extend(frames(&mut reader, &Reading::Opening(plan), 4));
+    for page in pages {
+        assert_eq!(page.capacity(), page.len());
+    }
+}
