@@ -432,7 +432,8 @@ fn a_commit_that_brings_outboxes_over_their_limit_is_not_sent_on() {
     bench.hub.from_reader(bench.now(), FromReader { lane: Lane::First, answer });
     bench.carry_out();
     bench.take(key);
-    let value = |letter: &str| letter.repeat(config::FRAME_BYTES);
+    // Two are more than a frame, and few enough to be parsed at once.
+    let value = |letter: &str| letter.repeat(config::FRAME_BYTES * 3 / 4);
     let body = format!("{{\"values\":[\"{}\",\"{}\"]}}", value("a"), value("b"));
     let appender = bench.connect();
     let length = body.len();
