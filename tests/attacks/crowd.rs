@@ -58,6 +58,10 @@ impl Crowd {
         self.0.iter().filter(|member| member.first.starts_with(start.as_bytes())).count()
     }
 
+    pub(crate) fn received_by_all(&self) -> usize {
+        self.0.iter().map(|member| member.received).min().unwrap_or(0)
+    }
+
     pub(crate) fn ended(&self) -> usize {
         self.0.iter().filter(|member| member.ended).count()
     }

@@ -9,7 +9,7 @@ use rill::config;
 use serde_json::json;
 
 use crate::crowd::{Crowd, every};
-use crate::harness::{Connection, Server, Stream, filter};
+use crate::harness::{Connection, PATIENCE, Server, Stream, filter};
 use crate::scene::{Scene, is_whole, seconds, size};
 
 const MIB: usize = 1 << 20;
@@ -139,6 +139,56 @@ fn deeply_nested_json() {
     assert!(statuses.keys().all(|status| [400, 503].contains(status)), "{statuses:?}");
 }
 
+/// So many bytes of JSON that say little and take long to read.
+fn filled(target: &str, bytes: usize, start: &str, unit: &str, end: &str) -> Vec<u8> {
+    let units = (bytes - start.len() - end.len()) / unit.len();
+    post(target, format!("{start}{}{end}", unit.repeat(units)).as_bytes())
+}
+
+#[test]
+fn bodies_that_take_long_to_parse() {
+    let scene = Scene::new(100);
+    let parse = |name, connections, bytes| {
+        let requests = [
+            filled("/set/a", bytes, "{\"value\":\"v\",\"ignored\":\"", "\\u0001", "\"}"),
+            filled("/get", bytes, "{\"items\":[", "\"a\",", "\"a\"]}"),
+            filled("/set/a", bytes, "{\"value\":\"v\",\"ignored\":[", "0,", "0]}"),
+            filled("/set/a", bytes, "{\"value\":\"v\"", ",\"b\":{}", "}"),
+        ];
+        let (statuses, _) = scene.attack_on(debug_reader(), name, |server| {
+            hammer(server, connections, seconds(2, 8), &requests)
+        });
+        println!("{statuses:?}");
+        assert!(statuses.contains_key(&200), "{statuses:?}");
+        assert!(statuses.keys().all(|s| [200, 201, 400, 503].contains(s)), "{statuses:?}");
+    };
+    parse("bodies that a reader parses for long", size(4, 16), size(MIB, BODY_BYTES_MAX));
+    parse("bodies that the loop parses for long", size(4, 64), config::PARSE_ON_LOOP_BYTES_MAX);
+}
+
+/// As much of them as may be in memory, again and again.
+#[test]
+fn large_bodies_that_end_at_once() {
+    let bodies = size(4, 10);
+    let scene = Scene::new(bodies + 20);
+    let bytes = size(MIB, config::BODIES_BYTES_LARGE_MAX / 11);
+    let request = filled("/set/a", bytes, "{\"value\":\"v\",\"ignored\":\"", "\\u0001", "\"}");
+    scene.attack_on(debug_reader(), "large bodies that end at once", |server| {
+        let (begin, time) = (Instant::now(), seconds(2, 8));
+        let mut connections: Vec<Connection> = (0..bodies).map(|_| server.connect()).collect();
+        while begin.elapsed() < time {
+            for connection in &mut connections {
+                connection.send(&request[..request.len() - 1]);
+            }
+            connections.iter_mut().for_each(|connection| connection.send(b"}"));
+            for connection in &mut connections {
+                let status = connection.reply().status;
+                assert!([200, 201].contains(&status), "{status}: there is room for these");
+            }
+        }
+    });
+}
+
 fn selection(storages: usize, id_bytes: usize, first: usize) -> String {
     let id = |n: usize| format!("{:0width$}", first + n, width = id_bytes);
     json!({ "items": (0..storages).map(id).collect::<Vec<_>>() }).to_string()
@@ -228,6 +278,31 @@ fn ten_thousand_storages_a_stream() {
     let id = format!("{:0512}", 9_999);
     scene.server.set(&id, &["an event"]);
     assert_eq!(kept[0].next().json()["value"], "an event");
+}
+
+/// Events of the largest size, to streams that take them as they come: each has room for megabytes in
+/// the kernel.
+#[test]
+fn largest_events_to_many_streams() {
+    let streams = size(20, 150);
+    let scene = Scene::new(streams + 20);
+    // A control character is six bytes as JSON.
+    let characters = size(1 << 15, MIB - 10);
+    scene.attack_on(debug_reader(), "largest events to many streams", |server| {
+        let mut crowd = Crowd::connect(server.address(), streams);
+        crowd.send(b"GET /get?id=large HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n");
+        let (begin, time, mut events) = (Instant::now(), seconds(2, 10), 0);
+        while begin.elapsed() < time {
+            let value = format!("{events}{}", "\u{1}".repeat(characters));
+            let body = json!({ "value": value }).to_string();
+            assert_eq!(server.connect().post("/set/large", &body).status, 201);
+            events += 1;
+            let taken = 6 * characters * events;
+            let all = crowd.take(1 << 18, PATIENCE, |crowd| crowd.received_by_all() >= taken);
+            assert!(all, "event {events} came to all");
+        }
+        println!("{events} events to {streams} streams each");
+    });
 }
 
 #[test]
