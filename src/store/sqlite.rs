@@ -90,6 +90,8 @@ pub enum OpenError {
     NotRill,
     OtherProgram,
     Newer(i32),
+    /// By another process, beside a log that was not copied.
+    Open,
     /// What is wrong with the path.
     Path(String),
     Store(StoreError),
@@ -104,6 +106,10 @@ impl fmt::Display for OpenError {
             OpenError::Newer(version) => {
                 write!(f, "made by a newer rill (its schema has version {version})")
             }
+            OpenError::Open => f.write_str(
+                "another program (a backup?) has the database open, and a start that finds a \
+                 write-ahead log (the file ending in -wal) needs it alone",
+            ),
             OpenError::Path(why) => f.write_str(why),
             OpenError::Store(error @ StoreError::Full(_)) => write!(
                 f,

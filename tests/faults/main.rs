@@ -12,6 +12,7 @@ mod harness;
 
 mod client;
 mod disk;
+mod held;
 mod inject;
 mod lasting;
 mod power;
