@@ -59,17 +59,17 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
 fn copy(from: &Path, partial: &Path) -> Result<(), BackupError> {
     let source = open_source(from)?;
     let copied = copy_open(&source, partial);
+    // Before the copy is checked: a start after a crash waits until nobody has the database open.
     let_go(source, from);
-    copied
+    check(copied?)
 }
 
-fn copy_open(source: &Connection, partial: &Path) -> Result<(), BackupError> {
+fn copy_open(source: &Connection, partial: &Path) -> Result<Connection, BackupError> {
     is_rill(source).map_err(BackupError::Source)?;
     match fs::remove_file(partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let failed = |error: StoreError| BackupError::Target(error.to_string());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let mut target = connect(partial, flags).map_err(failed)?;
     // A copy that is interrupted is thrown away, and a whole one is synced as a file.
@@ -78,9 +78,12 @@ fn copy_open(source: &Connection, partial: &Path) -> Result<(), BackupError> {
         .map_err(|error| failed(error.into()))?;
     let copied = Backup::new(source, &mut target).and_then(|backup| backup.step(-1));
     match copied.map_err(|error| failed(error.into()))? {
-        StepResult::Done => {}
-        state => return Err(BackupError::Target(format!("the database is held: {state:?}"))),
+        StepResult::Done => Ok(target),
+        state => Err(BackupError::Target(format!("the database is held: {state:?}"))),
     }
+}
+
+fn check(target: Connection) -> Result<(), BackupError> {
     let verdict: String = target
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
         .map_err(|error| failed(error.into()))?;
@@ -88,6 +91,10 @@ fn copy_open(source: &Connection, partial: &Path) -> Result<(), BackupError> {
         return Err(BackupError::Target(format!("the check found: {verdict}")));
     }
     target.close().map_err(|(_, error)| failed(error.into()))
+}
+
+fn failed(error: StoreError) -> BackupError {
+    BackupError::Target(error.to_string())
 }
 
 /// Opened by SQLite alone: reading the file and closing it would drop the locks of a server in this
