@@ -13,6 +13,7 @@ mod command;
 mod crash;
 mod exactly_once;
 mod filtered;
+mod foreign;
 mod harness;
 mod http_cases;
 mod limits;

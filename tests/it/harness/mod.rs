@@ -17,7 +17,7 @@ pub(crate) use folder::Folder;
 pub(crate) use http::{Connection, Fault, Reply, find};
 pub(crate) use process::Process;
 pub(crate) use random::Random;
-pub(crate) use server::{Server, listening, rill, set_over};
+pub(crate) use server::{Server, Stopped, listening, rill, set_over};
 pub(crate) use sse::Stream;
 
 /// How long a test waits for what must come: far longer than a busy machine takes.
