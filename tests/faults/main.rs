@@ -4,7 +4,8 @@
 //! held against what anybody was told (`told`).
 //!
 //! Needs strace (Debian: `apt-get install strace`), and the right to trace a process of one's own.
-//! `RILL_TEST_SEED=N` replays the random choices, `cargo test -- --ignored` tries every call.
+//! `RILL_TEST_SEED=N` replays the random choices, `cargo test -- --ignored` tries every call, which
+//! takes long: `RILL_TEST_PART=1/5` tries the first of five parts.
 
 #[path = "../it/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "made for the other tests, which use all of it")]
@@ -15,6 +16,7 @@ mod disk;
 mod held;
 mod inject;
 mod lasting;
+mod part;
 mod power;
 mod recording;
 mod small_log;
