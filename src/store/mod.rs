@@ -59,7 +59,7 @@ pub trait WriteLog: Send {
 
     fn gauges(&self) -> StoreGauges;
 
-    /// Copies the whole write-ahead log into the database and closes it.
+    /// Closes the database, in one file if nobody else reads it.
     fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 

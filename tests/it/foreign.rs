@@ -82,6 +82,22 @@ fn programs_beside_a_server_cost_no_event() {
     });
 }
 
+#[test]
+fn a_stop_beside_a_program_is_a_stop() {
+    thread::scope(|scope| {
+        for sql in [IDLE, READING, WRITING] {
+            scope.spawn(move || {
+                let server = Server::start();
+                assert_eq!(append(&server, "before"), 201);
+                let program = program(&server.db(), sql);
+                let stopped = server.stop();
+                drop(program);
+                check_events(stopped, &["before"]);
+            });
+        }
+    });
+}
+
 /// Who ends the server that a program is there after.
 #[derive(Clone, Copy, Debug)]
 enum End {
