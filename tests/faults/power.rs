@@ -10,6 +10,7 @@ use std::thread;
 use crate::client::{Answer, Client, Gone};
 use crate::disk::{KEPT, State};
 use crate::harness::{Random, Server};
+use crate::part::Part;
 use crate::recording::{End, Recording};
 use crate::told::Told;
 
@@ -148,7 +149,7 @@ fn small(one_in: u64, recoveries: u64) {
             found.push((state.clone(), told.clone()));
         }
     });
-    for (state, told) in found {
+    for (state, told) in Part::from_environment().of(found.into_iter()) {
         recover(state, told, &mut random);
     }
 }
