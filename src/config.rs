@@ -121,8 +121,13 @@ pub const HOT_BYTES_MAX: usize = 16 * MIB;
 pub const HOT_ENTRY_BYTES_MAX: usize = 64 * KIB;
 /// A reply is made from the hot cache for so many storages at most.
 pub const HOT_ITEMS_MAX: usize = 64;
-/// Storages of which one page is made at most: each costs look-ups, however few events it has.
-pub const PAGE_ITEMS_MAX: usize = 256;
+/// Storages of which one page is made at most: each costs look-ups, however few events it has. A
+/// selection of more is a large one.
+pub const PAGE_ITEMS_MAX: usize = 100;
+/// Storages of a large selection that are looked at in one slice of a reader's work.
+pub const GATHERED_STORAGES: usize = 64;
+/// What an event takes while its page, or the window it begins or ends, is being looked for.
+const GATHERED_EVENT_BYTES: usize = 16;
 /// A further page is asked for once no more than this is queued.
 pub const OUTBOX_LOW_BYTES: usize = 64 * KIB;
 
@@ -231,11 +236,17 @@ const _: () = {
     assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");
     assert!(SMALL_READ_BYTES < TURN_BYTES_MAX, "what follows a small read is read in larger ones");
     assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");
+    assert!(
+        PAGE_EVENTS_MAX <= WINDOW_EVENTS_MAX as usize,
+        "a window's events are the most gathered"
+    );
     assert!(COMPARE_ITEMS_MAX <= SELECTION_FILTERS_MAX, "every item compared may have a filter");
     assert!(
         COMMENT_INTERVAL < WRITE_STALL_TIMEOUT,
         "a dead peer is written to before it is given up"
     );
+    assert!(SYNCED_ITEMS_MAX <= PAGE_ITEMS_MAX, "`synced` lists no storages of a large selection");
+    assert!(HOT_ITEMS_MAX <= PAGE_ITEMS_MAX, "a large selection is not made from the hot cache");
     assert!(HOT_ENTRY_BYTES_MAX < HOT_BYTES_MAX, "the hot cache holds several storages");
     assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
     assert!(TURN_FLUSHES_MIN < TURN_FLUSHES_MAX, "a commit interrupts a broadcast");
@@ -307,17 +318,31 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     let checkpointer = PAGE_CACHE_BYTES;
     // Entries grow, and take up to twice what is in them.
     let hot = 2 * (HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX);
+    // What preparations gathered of a window, whether filters need them or large selections, and what
+    // pages of streams of those did.
+    let gathering = 2 * GATHERED_EVENT_BYTES * WINDOW_EVENTS_MAX as usize;
+    let gathered = (SCANS_MAX + settings.readers * FURTHER_READS_IN_FLIGHT_MAX) * gathering;
     // Messages hold little besides what is counted above.
     let queues = (APPENDS_IN_FLIGHT_MAX
         + SUBSCRIPTIONS_IN_FLIGHT_MAX
         + READS_IN_FLIGHT_MAX
         + settings.readers * FURTHER_READS_IN_FLIGHT_MAX
-        // First pages, scans, bodies; pages of what was begun are one a connection.
-        + 3 * READS_WAITING_MAX
+        // First pages, scans, large selections, bodies; pages of what was begun are one a connection.
+        + 4 * READS_WAITING_MAX
         + STREAMS_LEAVING_MAX
         + NOTICES_MAX)
         * MESSAGE_BYTES;
-    let all = [received, SELECTIONS_BYTES_MAX, readers, sent, writer, checkpointer, hot, queues];
+    let all = [
+        received,
+        SELECTIONS_BYTES_MAX,
+        readers,
+        sent,
+        writer,
+        checkpointer,
+        hot,
+        gathered,
+        queues,
+    ];
     all.into_iter().fold(connections, usize::saturating_add)
 }
 

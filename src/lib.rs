@@ -6,7 +6,7 @@
 //! main ─▶ reactor ─▶ hub ─▶ http, route, plan, sse, json, feed, hot, outbox ─▶ selection, event, id, problem
 //!   │                 └───▶ index (reads a published copy)
 //!   ├──▶ writer ─▶ store, index (changes the shadow)
-//!   └──▶ reader ─▶ store, plan, compare, sse, json
+//!   └──▶ reader ─▶ store, plan, gather, compare, sse, json
 //! ```
 //!
 //! | module | is |
@@ -26,6 +26,7 @@
 //! | [`filter`] | inverse Bloom filters and sketches: what a client sends to find a difference |
 //! | [`index`] | who gets a storage's events: two copies, swapped |
 //! | [`plan`] | a read whose cursors were resolved, and what its filters need first |
+//! | [`gather`] | the oldest or newest events of many storages, found in slices |
 //! | [`compare`] | the answer of `/bloom`, in slices |
 //! | [`held`] | a count of what is held across threads |
 //! | [`sync`] | what threads share beside channels |
@@ -65,6 +66,7 @@ pub mod config;
 pub mod event;
 pub mod feed;
 pub mod filter;
+pub mod gather;
 pub mod held;
 pub mod hot;
 pub mod http;

@@ -17,12 +17,13 @@ use std::time::Duration;
 use crate::compare::Comparing;
 use crate::config;
 use crate::event::{NewValue, Placed, Seq};
+use crate::gather::Gathering;
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::plan::{Prepared, Preparing, ReadPlan};
 use crate::problem::Problem;
 use crate::route::{Answer, Route};
-use crate::store::{StoreError, StoreGauges};
+use crate::store::{Found, Source, StoreError, StoreGauges};
 
 /// A place in the subscriber index. Used again only after `Left` named it.
 pub type Slot = u32;
@@ -138,8 +139,9 @@ pub enum ToReader {
     Page { token: Token, page: NextPage },
     /// A slice of what a filtered read needs before its first page. Answered by `Prepared`.
     Prepare { asker: Asker, preparing: Box<Preparing> },
-    /// Events of a stream, as frames. Answered by `Followed`.
-    Follow { slot: Slot, reading: Reading, from: From, to: Seq },
+    /// Events of a stream, as frames. Answered by `Followed`; of a large selection by `Gathered`, until
+    /// its events were found.
+    Follow { slot: Slot, reading: Reading, from: From, to: Seq, gathering: Option<Box<Gathering>> },
 }
 
 /// Where a request waits while the readers have enough: what is soon done waits for nothing that
@@ -150,18 +152,25 @@ pub enum Lane {
     First,
     /// What follows a first page.
     Page,
-    /// What filters and large selections need.
+    /// What filters need.
     Scan,
+    /// What large selections need, in slices, one begun selection before the next: what they hold
+    /// meanwhile is held for few of them.
+    Large,
     /// Bodies.
     Parse,
 }
 
 impl Lane {
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// Of the first page of so many storages.
     fn of_first(storages: usize, filters: bool) -> Lane {
-        if filters || storages > config::PAGE_ITEMS_MAX { Lane::Scan } else { Lane::First }
+        match filters {
+            _ if storages > config::PAGE_ITEMS_MAX => Lane::Large,
+            true => Lane::Scan,
+            false => Lane::First,
+        }
     }
 }
 
@@ -172,14 +181,24 @@ impl ToReader {
             ToReader::Fill { .. } => Lane::First,
             ToReader::Open { plan, .. } => Lane::of_first(plan.items.len(), plan.has_filters()),
             ToReader::Page { page: NextPage::Read { .. }, .. } => Lane::Page,
-            ToReader::Page { page: NextPage::Compare(_), .. } | ToReader::Prepare { .. } => {
-                Lane::Scan
+            ToReader::Page { page: NextPage::Compare(_), .. } => Lane::Scan,
+            ToReader::Prepare { preparing, .. } if preparing.plan().needs_scans() => Lane::Scan,
+            ToReader::Prepare { .. } => Lane::Large,
+            ToReader::Follow { reading, .. } if reading.is_large() => Lane::Large,
+            ToReader::Follow { reading, from: From::Plan | From::Live(_), .. } => {
+                if reading.has_filters() { Lane::Scan } else { Lane::First }
             }
-            ToReader::Follow { reading, from: From::Plan | From::Live(_), .. } => match reading {
-                Reading::Opening(plan) => Lane::of_first(plan.items.len(), plan.has_filters()),
-                Reading::Following(ids) => Lane::of_first(ids.len(), false),
-            },
             ToReader::Follow { from: From::Opening(_) | From::Behind(_), .. } => Lane::Page,
+        }
+    }
+
+    /// Whether it goes on with what was begun.
+    pub fn is_begun(&self) -> bool {
+        match self {
+            ToReader::Prepare { preparing, .. } => preparing.is_begun(),
+            ToReader::Follow { gathering, .. } => gathering.is_some(),
+            ToReader::Page { .. } => true,
+            ToReader::Parse { .. } | ToReader::Open { .. } | ToReader::Fill { .. } => false,
         }
     }
 }
@@ -207,6 +226,41 @@ pub enum Reading {
     Following(Arc<[Id]>),
 }
 
+impl Reading {
+    pub fn storages(&self) -> usize {
+        match self {
+            Reading::Opening(plan) => plan.items.len(),
+            Reading::Following(ids) => ids.len(),
+        }
+    }
+
+    pub fn is_large(&self) -> bool {
+        self.storages() > config::PAGE_ITEMS_MAX
+    }
+
+    /// The storage at this place, past `floor` at least.
+    pub fn source(&self, place: usize, floor: Seq) -> Source<'_> {
+        match self {
+            Reading::Opening(plan) => {
+                let item = &plan.items[place];
+                Source { id: &item.id, after: item.after.max(floor) }
+            }
+            Reading::Following(ids) => Source { id: &ids[place], after: floor },
+        }
+    }
+
+    pub fn leaves_out(&self, found: &Found) -> bool {
+        match self {
+            Reading::Opening(plan) => plan.items[found.source].leaves_out(&found.hash),
+            Reading::Following(_) => false,
+        }
+    }
+
+    fn has_filters(&self) -> bool {
+        matches!(self, Reading::Opening(plan) if plan.has_filters())
+    }
+}
+
 /// Where a page of a stream starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -218,6 +272,16 @@ pub enum From {
     Live(Seq),
     /// The same, where that was more than a page.
     Behind(Seq),
+}
+
+impl From {
+    /// Everything up to here was sent.
+    pub fn floor(&self) -> Seq {
+        match self {
+            From::Plan => 0,
+            From::Opening(cursor) | From::Live(cursor) | From::Behind(cursor) => *cursor,
+        }
+    }
 }
 
 /// How far a JSON reply was written: opaque to the hub.
@@ -286,6 +350,11 @@ pub enum Read {
         frames: Vec<u8>,
         cursor: Seq,
         synced: bool,
+    },
+    /// A slice of a page of many storages was looked for; `rest` is to be asked next.
+    Gathered {
+        slot: Slot,
+        rest: Box<ToReader>,
     },
     Prepared {
         asker: Asker,

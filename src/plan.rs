@@ -1,14 +1,15 @@
 //! Owns the plan of a read: a selection whose cursors were resolved, and what its filters leave
-//! out. `Preparing` is the work, in slices, that some filters need before the first page: decoding
-//! sketches, and counting `limit` and `last` after filtering. The hub makes plans; readers prepare
+//! out. `Preparing` is the work, in slices, that filters and large selections need before the first page:
+//! decoding sketches, and finding where `limit`, `last` and the whole end. The hub makes plans; readers prepare
 //! and carry them out. Writes no reply.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::config::SCAN_EVENTS;
+use crate::config::{PAGE_ITEMS_MAX, SCAN_EVENTS};
 use crate::event::{Hash, Seq};
 use crate::filter::{Difference, Filter, InverseBloom, Peeled, Sketch, next_cells};
+use crate::gather::{Gathering, Storages};
 use crate::held::Held;
 use crate::id::Id;
 use crate::selection::Window;
@@ -22,6 +23,8 @@ pub struct ReadPlan {
     pub reset: bool,
     /// What the request's own cursor was; a reply's `cursor` is never below it.
     pub after: Seq,
+    /// The newest event of its storages, or `after` where none is past that; of a large selection.
+    pub last: Option<Seq>,
     /// What the filters take of the memory for them.
     pub held: Option<Held>,
     /// What its storages take of the memory for them.
@@ -77,14 +80,49 @@ impl ReadPlan {
         self.items.iter().any(|item| item.filter.is_some())
     }
 
-    /// Whether the first page has to wait for `Preparing`.
-    pub fn needs_preparing(&self) -> bool {
+    /// Whether there are more storages than one page is made of, let alone one slice.
+    pub fn is_large(&self) -> bool {
+        self.items.len() > PAGE_ITEMS_MAX
+    }
+
+    /// Whether events are put to filters before the first page.
+    pub fn needs_scans(&self) -> bool {
         let sketches = self.items.iter().any(|item| item.sketch().is_some());
         sketches || (self.window != Window::All && self.has_filters())
     }
 
+    /// Whether the first page has to wait for `Preparing`.
+    pub fn needs_preparing(&self, purpose: Purpose) -> bool {
+        let looked_for = match (purpose, self.window) {
+            (Purpose::Reply, _) => true,
+            (Purpose::Stream, Window::Newest(most)) => most > 0,
+            (Purpose::Stream, Window::All | Window::Oldest(_)) => false,
+        };
+        self.needs_scans() || (self.is_large() && looked_for)
+    }
+
     pub fn ids(&self) -> Arc<[Id]> {
         self.items.iter().map(|item| item.id.clone()).collect()
+    }
+
+    /// Whether no storage starts past the request's cursor.
+    pub fn has_one_start(&self) -> bool {
+        self.items.iter().all(|item| item.after == self.after)
+    }
+
+    /// A slice of a search that goes through everything past the request's cursor. Returns whether
+    /// there is more to do.
+    pub fn look_past_cursor(
+        &self,
+        log: &mut dyn ReadLog,
+        gathering: &mut Gathering,
+    ) -> Result<bool, StoreError> {
+        let storages = Storages {
+            count: self.items.len(),
+            source: &|place| Source { id: &self.items[place].id, after: self.after },
+            leaves_out: &|_| false,
+        };
+        gathering.step(log, &storages)
     }
 
     /// Every storage past the later of its own cursor and `floor`.
@@ -111,8 +149,10 @@ pub struct Preparing {
     to: Seq,
     step: Step,
     undecoded: Vec<Undecoded>,
-    /// One of so many that may be under way.
-    _permit: Held,
+    /// What `Ready` says of it.
+    end: Option<Seq>,
+    /// One of so many that may put events to filters.
+    _permit: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -120,21 +160,13 @@ enum Step {
     /// Up to this item, sketches are decoded.
     Item(usize),
     /// The item's events past `after` are still to be added.
-    Adding {
-        item: usize,
-        after: Seq,
-        difference: Box<Difference>,
-    },
-    /// So many events are still to be counted, from past `at` or below it.
-    Oldest {
-        left: u32,
-        at: Seq,
-        ends_at: Seq,
-    },
-    Newest {
-        left: u32,
-        below: Seq,
-    },
+    Adding { item: usize, after: Seq, difference: Box<Difference> },
+    /// Where the events are that `limit` or `last` speaks of.
+    Window(Gathering),
+    /// Whether there are others past `end`, the last that `limit` allows.
+    Beyond { end: Seq, gathering: Gathering },
+    /// The newest event, for a large selection.
+    Last(Gathering),
 }
 
 /// A sketch that was too small for the difference.
@@ -165,9 +197,17 @@ enum Scan {
 }
 
 impl Preparing {
-    pub fn new(plan: ReadPlan, purpose: Purpose, to: Seq, permit: Held) -> Preparing {
+    pub fn new(plan: ReadPlan, purpose: Purpose, to: Seq, permit: Option<Held>) -> Preparing {
         let (step, undecoded) = (Step::Item(0), Vec::new());
-        Preparing { plan, purpose, to, step, undecoded, _permit: permit }
+        Preparing { plan, purpose, to, step, undecoded, end: None, _permit: permit }
+    }
+
+    pub fn plan(&self) -> &ReadPlan {
+        &self.plan
+    }
+
+    pub fn is_begun(&self) -> bool {
+        !matches!(self.step, Step::Item(0))
     }
 
     /// One slice of the work.
@@ -175,8 +215,9 @@ impl Preparing {
         match std::mem::replace(&mut self.step, Step::Item(0)) {
             Step::Item(item) => Ok(self.next_item(item)),
             Step::Adding { item, after, difference } => self.add(log, item, after, difference),
-            Step::Oldest { left, at, ends_at } => self.count_oldest(log, left, at, ends_at),
-            Step::Newest { left, below } => self.count_newest(log, left, below),
+            Step::Window(gathering) => self.look_for_window(log, gathering),
+            Step::Beyond { end, gathering } => self.look_beyond(log, end, gathering),
+            Step::Last(gathering) => self.look_for_last(log, gathering),
         }
     }
 
@@ -202,64 +243,70 @@ impl Preparing {
         Ok(Prepared::More(self))
     }
 
-    /// `limit`: where the events end that the filters do not leave out, if any stand past that.
-    fn count_oldest(
+    /// A slice of the search for where `limit` or `last` ends or begins, in what the filters leave.
+    fn look_for_window(
         mut self: Box<Self>,
         log: &mut dyn ReadLog,
-        mut left: u32,
-        at: Seq,
-        mut ends_at: Seq,
+        mut gathering: Gathering,
     ) -> Result<Prepared, StoreError> {
         let items = &self.plan.items;
-        let mut more = false;
-        let sources = self.plan.sources(at);
-        let scan = scan(log, &sources, self.to, Direction::OldestFirst, &mut |found| {
-            if left == 0 {
-                more = true;
-                return ControlFlow::Break(());
-            }
-            if !items[found.source].leaves_out(&found.hash) {
-                left -= 1;
-                ends_at = found.seq;
-            }
-            ControlFlow::Continue(())
-        })?;
-        match scan {
-            _ if more => Ok(self.ready(0, Some(ends_at))),
-            Scan::Whole => Ok(self.ready(0, None)),
-            Scan::Cut(at) => {
-                self.step = Step::Oldest { left, at, ends_at };
+        let storages = Storages {
+            count: items.len(),
+            source: &|place| Source { id: &items[place].id, after: items[place].after },
+            leaves_out: &|found| items[found.source].leaves_out(&found.hash),
+        };
+        if gathering.step(log, &storages)? {
+            self.step = Step::Window(gathering);
+            return Ok(Prepared::More(self));
+        }
+        let (direction, full) = (gathering.direction(), gathering.is_full());
+        let found = gathering.into_found();
+        let bound = found.last().filter(|_| full).map(|(seq, _)| *seq);
+        match (direction, bound) {
+            (Direction::OldestFirst, Some(end)) => {
+                let beyond = Gathering::new(Direction::NewestFirst, 1, self.to);
+                self.step = Step::Beyond { end, gathering: beyond };
                 Ok(Prepared::More(self))
             }
+            (Direction::NewestFirst, Some(first)) => Ok(self.resolved(first - 1, None)),
+            (_, None) => Ok(self.resolved(0, None)),
         }
     }
 
-    /// `last`: past which event those stand that the filters do not leave out.
-    fn count_newest(
+    /// A slice of the search for any event past the last that `limit` allows, left out or not.
+    fn look_beyond(
         mut self: Box<Self>,
         log: &mut dyn ReadLog,
-        mut left: u32,
-        below: Seq,
+        end: Seq,
+        mut gathering: Gathering,
     ) -> Result<Prepared, StoreError> {
         let items = &self.plan.items;
-        let mut floor = None;
-        let sources = self.plan.sources(0);
-        let scan = scan(log, &sources, below, Direction::NewestFirst, &mut |found| {
-            left -= u32::from(!items[found.source].leaves_out(&found.hash));
-            if left == 0 {
-                floor = Some(found.seq - 1);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        match (floor, scan) {
-            (Some(floor), _) => Ok(self.ready(floor, None)),
-            (None, Scan::Whole) => Ok(self.ready(0, None)),
-            (None, Scan::Cut(at)) => {
-                self.step = Step::Newest { left, below: at - 1 };
-                Ok(Prepared::More(self))
-            }
+        let storages = Storages {
+            count: items.len(),
+            source: &|place| Source { id: &items[place].id, after: items[place].after.max(end) },
+            leaves_out: &|_| false,
+        };
+        let goes_on = gathering.step(log, &storages)?;
+        let more = gathering.newest() > 0;
+        if goes_on && !more {
+            self.step = Step::Beyond { end, gathering };
+            return Ok(Prepared::More(self));
         }
+        Ok(self.resolved(0, more.then_some(end)))
+    }
+
+    /// A slice of the search for the newest event past the request's cursor.
+    fn look_for_last(
+        mut self: Box<Self>,
+        log: &mut dyn ReadLog,
+        mut gathering: Gathering,
+    ) -> Result<Prepared, StoreError> {
+        if self.plan.look_past_cursor(log, &mut gathering)? {
+            self.step = Step::Last(gathering);
+            return Ok(Prepared::More(self));
+        }
+        self.plan.last = Some(gathering.newest().max(self.plan.after));
+        Ok(self.ready())
     }
 
     /// Goes on to the next sketch, or to what comes after them.
@@ -272,15 +319,17 @@ impl Preparing {
                 Step::Adding { item, after: 0, difference }
             }
             (None, _) if !self.undecoded.is_empty() => return Prepared::Undecoded(self.undecoded),
-            (None, Window::Oldest(left)) if self.purpose == Purpose::Reply => {
-                Step::Oldest { left, at: 0, ends_at: 0 }
+            (None, Window::Oldest(limit)) if self.purpose == Purpose::Reply => {
+                Step::Window(Gathering::new(Direction::OldestFirst, limit as usize, self.to))
             }
             (None, Window::Newest(0)) => {
                 let floor = self.to;
-                return self.ready(floor, None);
+                return self.resolved(floor, None);
             }
-            (None, Window::Newest(left)) => Step::Newest { left, below: self.to },
-            (None, Window::All | Window::Oldest(_)) => return self.ready(0, None),
+            (None, Window::Newest(most)) => {
+                Step::Window(Gathering::new(Direction::NewestFirst, most as usize, self.to))
+            }
+            (None, Window::All | Window::Oldest(_)) => return self.resolved(0, None),
         };
         Prepared::More(self)
     }
@@ -296,13 +345,23 @@ impl Preparing {
         read.filter = peeled.map(|peeled| ItemFilter::Peeled(Arc::new(peeled)));
     }
 
-    /// The window is resolved: the events of the plan are those past `floor`.
-    fn ready(mut self, floor: Seq, end: Option<Seq>) -> Prepared {
+    /// The window is resolved: the events of the plan are those past `floor`, and up to `end` if there
+    /// are others past that.
+    fn resolved(mut self: Box<Self>, floor: Seq, end: Option<Seq>) -> Prepared {
         for item in &mut self.plan.items {
             item.after = item.after.max(floor);
         }
         self.plan.window = Window::All;
-        Prepared::Ready { plan: self.plan, to: self.to, end }
+        self.end = end;
+        if self.purpose == Purpose::Stream || !self.plan.is_large() {
+            return self.ready();
+        }
+        self.step = Step::Last(Gathering::new(Direction::NewestFirst, 1, self.to));
+        Prepared::More(self)
+    }
+
+    fn ready(self) -> Prepared {
+        Prepared::Ready { plan: self.plan, to: self.to, end: self.end }
     }
 }
 

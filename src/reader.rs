@@ -12,6 +12,7 @@ use crate::config::{
     HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SCAN_EVENTS, SYNCED_ITEMS_MAX,
 };
 use crate::event::{Cursor, Epoch, Seq};
+use crate::gather::Gathering;
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::json;
@@ -21,6 +22,8 @@ use crate::route::Limits;
 use crate::selection::Window;
 use crate::sse;
 use crate::store::{Direction, Found, ReadLog, Source, StoreError};
+
+mod large;
 
 /// The shortest event as JSON, with the comma after it.
 const EVENT_BYTES_MIN: usize = r#"{"seq":1,"value":""},"#.len();
@@ -81,11 +84,23 @@ impl Reader {
                 let prepared = begun.and_then(|()| preparing.step(&mut *self.log));
                 Read::Prepared { asker, prepared }
             }
-            ToReader::Follow { slot, reading, from, to } => {
-                let mut frames = Vec::with_capacity(1024);
-                match begun.and_then(|()| self.frames_page(&reading, from, to, &mut frames)) {
-                    Ok((cursor, synced)) => {
+            ToReader::Follow { slot, reading, from, to, gathering } => {
+                let mut frames = Vec::new();
+                let page = match begun {
+                    Ok(()) if reading.is_large() => {
+                        self.large_frames_page(&reading, from, to, gathering, &mut frames)
+                    }
+                    Ok(()) => self.frames_page(&reading, from, to, &mut frames),
+                    Err(error) => Err(error),
+                };
+                match page {
+                    Ok(Followed::Page { cursor, synced }) => {
                         Read::Followed { slot, frames: fitted(frames), cursor, synced }
+                    }
+                    Ok(Followed::Slice(gathering)) => {
+                        let gathering = Some(gathering);
+                        let rest = ToReader::Follow { slot, reading, from, to, gathering };
+                        Read::Gathered { slot, rest: Box::new(rest) }
                     }
                     Err(error) => Read::FollowFailed { slot, error },
                 }
@@ -100,7 +115,10 @@ impl Reader {
         unless: &[Seq],
         end: Option<Seq>,
     ) -> Result<FirstPage, StoreError> {
-        let last = self.last(&plan, to)?;
+        let last = match plan.last {
+            Some(last) => last,
+            None => self.last(&plan, to)?,
+        };
         if unless.contains(&last) {
             return Ok(FirstPage { last, body: Vec::new(), next: None });
         }
@@ -263,28 +281,21 @@ impl Reader {
         Ok(None)
     }
 
-    /// Writes a stream's events; returns up to where, and whether `synced` ends them.
+    /// Writes a stream's events, and `synced` where it ends them.
     fn frames_page(
         &mut self,
         reading: &Reading,
         from: From,
         to: Seq,
         out: &mut Vec<u8>,
-    ) -> Result<(Seq, bool), StoreError> {
-        let floor = match from {
-            From::Plan => 0,
-            From::Opening(cursor) | From::Live(cursor) | From::Behind(cursor) => cursor,
-        };
-        let room = match from {
-            From::Plan | From::Live(_) => Room::first(),
-            From::Opening(_) | From::Behind(_) => Room::further(),
-        };
+    ) -> Result<Followed, StoreError> {
+        let (floor, room) = (from.floor(), Room::of(from));
         match reading {
             Reading::Following(ids) => {
                 let source = |id| Source { id, after: floor };
                 let sources: Vec<Source<'_>> = ids.iter().map(source).collect();
                 let page = self.frames(&sources, to, &|_| false, room, out)?;
-                Ok((page.end(to), false))
+                Ok(Followed::Page { cursor: page.end(to), synced: false })
             }
             Reading::Opening(plan) => {
                 let floor = match plan.window {
@@ -293,10 +304,11 @@ impl Reader {
                 };
                 let leaves_out = |found: &Found| plan.items[found.source].leaves_out(&found.hash);
                 let page = self.frames(&plan.sources(floor), to, &leaves_out, room, out)?;
-                if let Page::Whole = page {
+                let synced = matches!(page, Page::Whole);
+                if synced {
                     self.write_synced(plan, to, out)?;
                 }
-                Ok((page.end(to), matches!(page, Page::Whole)))
+                Ok(Followed::Page { cursor: page.end(to), synced })
             }
         }
     }
@@ -398,6 +410,14 @@ fn fitted(mut page: Vec<u8>) -> Vec<u8> {
 /// Writes the event of a source: its place among the sources, its `seq`, its value.
 type WriteEvent<'a> = dyn FnMut(&mut Vec<u8>, usize, Seq, &str) + 'a;
 
+/// What came of a request for a stream's page.
+enum Followed {
+    /// Everything up to `cursor` was written.
+    Page { cursor: Seq, synced: bool },
+    /// Its events are still being looked for.
+    Slice(Box<Gathering>),
+}
+
 /// What a page may take.
 struct Room {
     /// Events that may still be looked at, of all its items.
@@ -407,6 +427,14 @@ struct Room {
 }
 
 impl Room {
+    /// What a stream's page may.
+    fn of(from: From) -> Room {
+        match from {
+            From::Plan | From::Live(_) => Room::first(),
+            From::Opening(_) | From::Behind(_) => Room::further(),
+        }
+    }
+
     /// A first page costs little, whatever it is of: others wait for theirs.
     fn first() -> Room {
         Room { events: SCAN_EVENTS, bytes: PAGE_BYTES }

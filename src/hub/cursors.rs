@@ -61,7 +61,8 @@ fn resolve(
         Window::Newest(_) if after.is_some() && !reset => Window::All,
         window => window,
     };
-    ReadPlan { items, window, reset, after: after_seq, held: None, selection_held: None }
+    let (last, held, selection_held) = (None, None, None);
+    ReadPlan { items, window, reset, after: after_seq, last, held, selection_held }
 }
 
 /// The strong entity tag of a JSON reply: as the rest is in the URL, the last `seq` among its

@@ -1,5 +1,5 @@
-//! Owns what filters need of the hub: room for them in memory, the preparation of filtered reads,
-//! and comparisons. How hashes are put to filters is `plan`'s and `compare`'s business.
+//! Owns what filters need of the hub: room for them in memory, the preparation of filtered and of
+//! large reads, and comparisons. How hashes are put to filters is `plan`'s and `compare`'s business.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::compare::Comparing;
 use crate::config;
 use crate::held::Held;
 use crate::json;
-use crate::message::{Asker, NextPage, Slot, ToReader, Token};
+use crate::message::{Asker, Lane, NextPage, Slot, ToReader, Token};
 use crate::plan::{ItemFilter, Prepared, Preparing, Purpose, ReadPlan, Undecoded};
 use crate::problem::Problem;
 use crate::selection::CompareItem;
@@ -57,15 +57,24 @@ impl Hub {
         self.bodies_bytes + self.filters_bytes.get() + uncounted <= most
     }
 
+    /// A place among the scans under way, where the plan needs one and there is one.
+    fn permit_of(&mut self, plan: &ReadPlan) -> Option<Held> {
+        if plan.needs_scans() { self.scan_permit() } else { None }
+    }
+
     /// A place among the scans under way.
     fn scan_permit(&mut self) -> Option<Held> {
         (self.scans.get() < config::SCANS_MAX).then(|| self.scans.hold(1))
     }
 
     pub(super) fn prepare_reply(&mut self, now: Now, key: u32, exchange: Exchange, plan: ReadPlan) {
-        let Some(permit) = self.scan_permit() else {
+        let permit = self.permit_of(&plan);
+        if plan.needs_scans() && permit.is_none() {
             return self.reply_problem(now, key, exchange, &busy("scans'"));
-        };
+        }
+        if self.reads.is_full(Lane::Large) {
+            return self.reply_problem(now, key, exchange, &busy("readers'"));
+        }
         let asker = Asker::Reply(Token { connection: key, exchange: exchange.number });
         self.connections[key as usize].state =
             State::Answering(Box::new(exchange), Waiting::Prepare);
@@ -75,7 +84,7 @@ impl Hub {
 
     /// `open_stream` made sure of the permit.
     pub(super) fn prepare_stream(&mut self, slot: Slot, plan: ReadPlan) {
-        let permit = self.scans.hold(1);
+        let permit = self.permit_of(&plan);
         let preparing = Box::new(Preparing::new(plan, Purpose::Stream, self.visible, permit));
         self.ask_reader(ToReader::Prepare { asker: Asker::Stream(slot), preparing });
     }

@@ -9,7 +9,7 @@ use crate::config;
 use crate::message::{Lane, ToReader};
 
 /// What may take long.
-const FURTHER: [Lane; 3] = [Lane::Page, Lane::Scan, Lane::Parse];
+const FURTHER: [Lane; 4] = [Lane::Page, Lane::Scan, Lane::Large, Lane::Parse];
 
 #[derive(Debug)]
 pub(super) struct Reads {
@@ -34,7 +34,13 @@ impl Reads {
     }
 
     pub(super) fn ask(&mut self, request: ToReader) {
-        self.waiting[request.lane() as usize].push_back(request);
+        let lane = request.lane();
+        let waiting = &mut self.waiting[lane as usize];
+        if lane == Lane::Large && request.is_begun() {
+            waiting.push_front(request);
+        } else {
+            waiting.push_back(request);
+        }
     }
 
     /// A request of this lane was answered.
@@ -66,7 +72,7 @@ impl Reads {
     fn in_flight_of(&mut self, lane: Lane) -> &mut usize {
         match lane {
             Lane::First => &mut self.first,
-            Lane::Page | Lane::Scan | Lane::Parse => &mut self.further,
+            Lane::Page | Lane::Scan | Lane::Large | Lane::Parse => &mut self.further,
         }
     }
 
@@ -100,14 +106,15 @@ mod tests {
     fn open(storages: usize) -> ToReader {
         let items = vec![ReadItem { id: id(), after: 0, filter: None }; storages];
         let (window, reset, after) = (Window::All, false, 0);
-        let plan = ReadPlan { items, window, reset, after, held: None, selection_held: None };
+        let plan =
+            ReadPlan { items, window, reset, after, last: None, held: None, selection_held: None };
         ToReader::Open { token: TOKEN, plan: Arc::new(plan), to: 0, unless: Vec::new(), end: None }
     }
 
     fn request(kind: char) -> ToReader {
         let follow = |from| {
             let reading = Reading::Following(Arc::new([id()]));
-            ToReader::Follow { slot: 0, reading, from, to: 1 }
+            ToReader::Follow { slot: 0, reading, from, to: 1, gathering: None }
         };
         match kind {
             'f' => ToReader::Fill { token: TOKEN, id: id(), to: 0 },

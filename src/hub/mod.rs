@@ -299,6 +299,7 @@ impl Hub {
             Read::Followed { slot, frames, cursor, synced } => {
                 self.stream_paged(now, slot, frames, cursor, synced);
             }
+            Read::Gathered { slot, rest } => self.stream_gathered(slot, *rest),
             Read::Prepared { asker: Asker::Reply(token), prepared } => {
                 self.reply_prepared(now, token, prepared);
             }

@@ -15,7 +15,7 @@ use crate::http::{self, Framing, Method, Version};
 use crate::id::Id;
 use crate::json;
 use crate::message::{FirstPage, NextPage, ToReader, Token};
-use crate::plan::ReadPlan;
+use crate::plan::{Purpose, ReadPlan};
 use crate::problem::Problem;
 use crate::selection::{Selection, Window};
 use crate::sse;
@@ -34,7 +34,7 @@ impl Hub {
         if !self.hold_filters(&mut plan) {
             return self.reply_problem(now, key, exchange, &busy("filters'"));
         }
-        if plan.needs_preparing() {
+        if plan.needs_preparing(Purpose::Reply) {
             return self.prepare_reply(now, key, exchange, plan);
         }
         let plan = Arc::new(plan);

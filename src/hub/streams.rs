@@ -18,7 +18,7 @@ use crate::index::Index;
 use crate::json;
 use crate::message::{Appended, Asker, From, Reading, Slot, ToReader, ToWriter};
 use crate::outbox::Shared;
-use crate::plan::{Prepared, ReadPlan};
+use crate::plan::{Prepared, Purpose, ReadPlan};
 use crate::selection::Selection;
 use crate::sse::{self, Frame};
 use crate::store::StoreError;
@@ -72,7 +72,7 @@ impl Hub {
         let epochs = &self.options.epochs;
         let last_event_id = exchange.head.last_event_id.as_deref();
         let mut plan = cursors::stream_plan(selection, last_event_id, epochs, self.visible);
-        let scans = usize::from(plan.needs_preparing());
+        let scans = usize::from(plan.needs_scans());
         let held = self.hold_selection(&plan);
         let scanning = self.scans.get() + scans <= config::SCANS_MAX;
         let Some(held) = held.filter(|_| scanning && self.hold_filters(&mut plan)) else {
@@ -102,7 +102,7 @@ impl Hub {
     fn add_feed(&mut self, key: u32, plan: ReadPlan, chunked: bool, held: Option<Held>) {
         let ids = plan.ids();
         let mut feed = Feed::open(self.visible);
-        let (reading, preparing) = if plan.needs_preparing() {
+        let (reading, preparing) = if plan.needs_preparing(Purpose::Stream) {
             feed.asked();
             (Reading::Following(Arc::clone(&ids)), Some(plan))
         } else {
@@ -140,7 +140,13 @@ impl Hub {
             Ok(Prepared::Ready { plan, to, .. }) => {
                 stream.reading = Reading::Opening(Arc::new(plan));
                 let reading = stream.reading.clone();
-                self.ask_reader(ToReader::Follow { slot, reading, from: From::Plan, to });
+                self.ask_reader(ToReader::Follow {
+                    slot,
+                    reading,
+                    from: From::Plan,
+                    to,
+                    gathering: None,
+                });
             }
             Ok(Prepared::Undecoded(_)) => unreachable!("a stream goes on without such a sketch"),
             Err(error) => self.follow_failed(now, slot, &error),
@@ -209,7 +215,15 @@ impl Hub {
         stream.feed.asked();
         let reading = stream.reading.clone();
         self.metrics.pages += 1;
-        self.ask_reader(ToReader::Follow { slot, reading, from, to });
+        self.ask_reader(ToReader::Follow { slot, reading, from, to, gathering: None });
+    }
+
+    /// A page of many storages is found in slices.
+    pub(super) fn stream_gathered(&mut self, slot: Slot, rest: ToReader) {
+        match &self.tenants[slot as usize] {
+            Tenant::Serving(_) => self.ask_reader(rest),
+            Tenant::Leaving { .. } => self.tenant_answered(slot),
+        }
     }
 
     pub(super) fn stream_paged(

@@ -1,13 +1,17 @@
 //! A reader over a log in memory: what its pages hold, and what they cost.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::config::VALUE_BYTES_MAX;
+use serde_json::Value;
+
+use crate::config::{GATHERED_STORAGES, VALUE_BYTES_MAX};
 use crate::event::Hash;
 use crate::filter::InverseBloom;
-use crate::message::Token;
-use crate::plan::{ItemFilter, ReadItem};
+use crate::message::{Asker, Token};
+use crate::plan::{ItemFilter, Prepared, Preparing, Purpose, ReadItem};
 use crate::store::Survey;
 
 const TOKEN: Token = Token { connection: 0, exchange: 0 };
@@ -16,13 +20,21 @@ const TOKEN: Token = Token { connection: 0, exchange: 0 };
 #[derive(Default)]
 struct Log {
     events: Vec<(Id, String)>,
+    of_storages: OnceCell<HashMap<Id, Vec<Seq>>>,
     found: Arc<AtomicUsize>,
 }
 
 impl Log {
     fn of(&self, id: &Id, to: Seq) -> Vec<Seq> {
-        let placed = (1..).zip(&self.events).take(to as usize);
-        placed.filter(|(_, event)| event.0 == *id).map(|(seq, _)| seq).collect()
+        let of_storages = self.of_storages.get_or_init(|| {
+            let mut of_storages: HashMap<Id, Vec<Seq>> = HashMap::new();
+            for (seq, (id, _)) in (1..).zip(&self.events) {
+                of_storages.entry(id.clone()).or_default().push(seq);
+            }
+            of_storages
+        });
+        let seqs = of_storages.get(id).map_or(&[][..], |seqs| seqs);
+        seqs.iter().copied().take_while(|seq| *seq <= to).collect()
     }
 }
 
@@ -45,14 +57,18 @@ impl ReadLog for Log {
         direction: Direction,
         visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        assert_eq!(direction, Direction::OldestFirst);
+        assert!(sources.len() <= PAGE_ITEMS_MAX, "no step looks at more");
         let found = sources.iter().enumerate().flat_map(|(source, wanted)| {
             let seqs = self.of(wanted.id, to).into_iter().filter(|seq| *seq > wanted.after);
             seqs.map(move |seq| (seq, source))
         });
         let mut found: Vec<(Seq, usize)> = found.collect();
         found.sort_unstable();
-        for (seq, source) in found {
+        if direction == Direction::NewestFirst {
+            found.reverse();
+        }
+        for (seen, (seq, source)) in found.into_iter().enumerate() {
+            assert!(seen < SCAN_EVENTS, "no step looks at more");
             self.found.fetch_add(1, Ordering::Relaxed);
             let hash = Hash::of(&self.events[seq as usize - 1].1);
             if visit(Found { source, seq, hash }).is_break() {
@@ -98,7 +114,7 @@ fn reader(log: Log) -> Reader {
 
 fn plan(items: Vec<ReadItem>) -> Arc<ReadPlan> {
     let (window, reset, after) = (Window::All, false, 0);
-    Arc::new(ReadPlan { items, window, reset, after, held: None, selection_held: None })
+    Arc::new(ReadPlan { items, window, reset, after, last: None, held: None, selection_held: None })
 }
 
 fn whole(name: &str) -> ReadItem {
@@ -106,9 +122,9 @@ fn whole(name: &str) -> ReadItem {
 }
 
 /// The pages of a JSON reply.
-fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq) -> Vec<String> {
+fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq, end: Option<Seq>) -> Vec<String> {
     let (plan, unless) = (Arc::clone(plan), Vec::new());
-    let first = ToReader::Open { token: TOKEN, plan, to, unless, end: None };
+    let first = ToReader::Open { token: TOKEN, plan, to, unless, end };
     let Read::Opened { page, .. } = reader.step(first).answer else { panic!("it is opened") };
     let (mut pages, mut next) = (vec![page.body], page.next);
     while let Some(page) = next {
@@ -129,12 +145,16 @@ fn frames(reader: &mut Reader, reading: &Reading, to: Seq) -> Vec<String> {
     };
     loop {
         let reading = reading.clone();
-        let request = ToReader::Follow { slot: 0, reading, from, to };
-        let Read::Followed { frames, cursor, .. } = reader.step(request).answer else {
-            panic!("it is followed")
+        let mut request = ToReader::Follow { slot: 0, reading, from, to, gathering: None };
+        let (frames, cursor, synced) = loop {
+            match reader.step(request).answer {
+                Read::Followed { frames, cursor, synced, .. } => break (frames, cursor, synced),
+                Read::Gathered { rest, .. } => request = *rest,
+                other => panic!("{other:?}"),
+            }
         };
         pages.push(String::from_utf8(frames).expect("frames are UTF-8"));
-        if cursor == to {
+        if synced || (cursor == to && matches!(from, From::Live(_) | From::Behind(_))) {
             return pages;
         }
         from = match from {
@@ -167,7 +187,7 @@ fn a_first_page_ends_before_an_event_that_is_longer_than_a_page() {
         let mut reader = reader(Log { events, ..Log::default() });
         let plan = plan(vec![whole("a")]);
         let follows = [Reading::Opening(Arc::clone(&plan)), Reading::Following(plan.ids())];
-        let mut all = vec![reply(&mut reader, &plan, to)];
+        let mut all = vec![reply(&mut reader, &plan, to, None)];
         all.extend(follows.iter().map(|reading| frames(&mut reader, reading, to)));
         for pages in all {
             let values = |page: &String| {
@@ -198,7 +218,7 @@ fn what_a_page_looks_at_is_bounded_over_all_its_items() {
         ReadItem { id: id(&name(item)), after: 0, filter }
     };
     let plan = plan((0..ITEMS).map(left_out).collect());
-    let pages = reply(&mut reader(log), &plan, to);
+    let pages = reply(&mut reader(log), &plan, to, None);
     assert_eq!(found.load(Ordering::Relaxed), to as usize, "each event is looked at once");
     assert_eq!(pages.len(), 1 + to as usize / SCAN_EVENTS, "a slice of them for each page");
     assert!(!pages.concat().contains("value"), "the client has them all");
@@ -210,9 +230,172 @@ fn a_page_takes_no_more_memory_than_what_is_in_it() {
     let events = sizes.map(|size| (id("a"), "\u{1}".repeat(size)));
     let mut reader = reader(Log { events: events.into(), ..Log::default() });
     let plan = plan(vec![whole("a")]);
-    let mut pages = reply(&mut reader, &plan, 4);
+    let mut pages = reply(&mut reader, &plan, 4, None);
     pages.extend(frames(&mut reader, &Reading::Opening(plan), 4));
     for page in pages {
         assert_eq!(page.capacity(), page.len());
+    }
+}
+
+/// Makes a plan ready, as the hub does; with where the reply ends, if it does before the last event.
+fn prepared(
+    reader: &mut Reader,
+    plan: ReadPlan,
+    purpose: Purpose,
+    to: Seq,
+) -> (Arc<ReadPlan>, Option<Seq>) {
+    if !plan.needs_preparing(purpose) {
+        return (Arc::new(plan), None);
+    }
+    let mut preparing = Box::new(Preparing::new(plan, purpose, to, None));
+    loop {
+        let asker = Asker::Reply(TOKEN);
+        let answer = reader.step(ToReader::Prepare { asker, preparing }).answer;
+        let Read::Prepared { prepared: Ok(prepared), .. } = answer else { panic!("it prepares") };
+        match prepared {
+            Prepared::More(more) => preparing = more,
+            Prepared::Ready { plan, end, .. } => return (Arc::new(plan), end),
+            Prepared::Undecoded(_) => unreachable!("there are no sketches"),
+        }
+    }
+}
+
+/// What a selection reads as, found the short way: each event with the place of its storage.
+struct Expected {
+    events: Vec<(Seq, usize)>,
+    cursor: Seq,
+    more: bool,
+}
+
+fn expected(events: &[(Id, String)], plan: &ReadPlan, to: Seq) -> Expected {
+    let items = plan.items.iter().enumerate();
+    let places: HashMap<&Id, usize> = items.map(|(place, item)| (&item.id, place)).collect();
+    let (mut last, mut wanted, mut past) = (plan.after, Vec::new(), 0);
+    for (seq, (id, value)) in (1..=to).zip(events) {
+        let Some(&place) = places.get(id) else { continue };
+        let item = &plan.items[place];
+        last = last.max(seq);
+        if seq > item.after {
+            past = seq;
+            if !item.leaves_out(&Hash::of(value)) {
+                wanted.push((seq, place));
+            }
+        }
+    }
+    match plan.window {
+        Window::Newest(most) => {
+            wanted = wanted.split_off(wanted.len().saturating_sub(most as usize))
+        }
+        Window::Oldest(limit) if wanted.len() >= limit as usize => {
+            wanted.truncate(limit as usize);
+            let cursor = wanted[wanted.len() - 1].0;
+            // Those that are left out count, too.
+            if cursor < past {
+                return Expected { events: wanted, cursor, more: true };
+            }
+        }
+        Window::Oldest(_) | Window::All => {}
+    }
+    Expected { events: wanted, cursor: last, more: false }
+}
+
+fn check_reply(reader: &mut Reader, events: &[(Id, String)], plan: ReadPlan, to: Seq) {
+    let expected = expected(events, &plan, to);
+    let (plan, end) = prepared(reader, plan, Purpose::Reply, to);
+    let reply: Value = serde_json::from_str(&reply(reader, &plan, to, end).concat()).unwrap();
+    let mut shown = Vec::new();
+    for (place, item) in reply["items"].as_array().unwrap().iter().enumerate() {
+        let of_item = item["events"].as_array().unwrap().iter();
+        shown.extend(of_item.map(|event| (event["seq"].as_u64().unwrap(), place)));
+        let all = events[..to as usize].iter().filter(|(id, _)| *id == plan.items[place].id);
+        assert_eq!(item["count"], all.count());
+    }
+    shown.sort_unstable();
+    assert!(shown == expected.events, "{} of {}", shown.len(), expected.events.len());
+    assert_eq!(reply["cursor"], format!("{}.00000007", expected.cursor));
+    assert_eq!(reply["more"], expected.more);
+}
+
+fn check_stream(reader: &mut Reader, events: &[(Id, String)], plan: ReadPlan, to: Seq) {
+    let expected = expected(events, &plan, to);
+    let (plan, _) = prepared(reader, plan, Purpose::Stream, to);
+    let text = frames(reader, &Reading::Opening(Arc::clone(&plan)), to).concat();
+    let (history, synced) = text.split_once("event: synced\n").expect("it ends so");
+    let data = history.lines().filter_map(|line| line.strip_prefix("data: "));
+    let shown = data.map(|data| {
+        let event: Value = serde_json::from_str(data).unwrap();
+        let place = plan.items.iter().position(|item| event["id"] == item.id.as_str());
+        (event["seq"].as_u64().unwrap(), place.expect("it is of the selection"))
+    });
+    let shown: Vec<(Seq, usize)> = shown.collect();
+    let differ = shown.iter().zip(&expected.events).position(|(shown, event)| shown != event);
+    let (events, most) = (shown.len(), expected.events.len());
+    assert!(shown == expected.events, "{events} of {most}, other from {differ:?}");
+    let cursor = expected.cursor;
+    let end = format!("id: {cursor}.00000007\ndata: {{\"cursor\":\"{cursor}.00000007\"}}\n\n");
+    assert_eq!(synced, end);
+}
+
+#[test]
+fn a_large_selection_is_looked_through_in_slices_and_reads_as_any_other() {
+    const STORAGES: usize = 2 * GATHERED_STORAGES + 30;
+    const EVENTS: usize = SCAN_EVENTS + 3_000;
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut below = |most: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize % most
+    };
+    let name = |n: usize| id(&format!("s{n}"));
+    // Most events are of few storages, some of none that is selected, and some storages have none.
+    let storage = |n: usize| if n.is_multiple_of(50) { below(STORAGES) + 10 } else { below(20) };
+    let events: Vec<(Id, String)> =
+        (0..EVENTS).map(storage).zip(0..).map(|(s, n)| (name(s), format!("{n}"))).collect();
+    let to = EVENTS as Seq - 5;
+    let held = events.iter().enumerate().filter(|(n, _)| n % 3 > 0);
+    let held: Vec<Hash> = held.map(|(_, (_, value))| Hash::of(value)).collect();
+    let filter = Arc::new(InverseBloom::build(&held, held.len() as u64, || 7));
+    let all = |after: &dyn Fn(usize) -> Seq, filters: bool| -> Vec<ReadItem> {
+        let filter = || Some(ItemFilter::InverseBloom(Arc::clone(&filter))).filter(|_| filters);
+        let item = |n| ReadItem { id: name(n), after: after(n), filter: filter() };
+        (0..STORAGES).map(item).collect()
+    };
+    let (none, half) = (|_| 0, to / 2);
+    let nowhere = (EVENTS..EVENTS + STORAGES).map(|n| whole(&format!("s{n}"))).collect();
+    let plan_of = |items, after, window| {
+        let (last, held, selection_held) = (None, None, None);
+        ReadPlan { items, window, reset: false, after, last, held, selection_held }
+    };
+    let of_filtered = plan_of(all(&none, true), 0, Window::All);
+    let of_filtered = expected(&events, &of_filtered, to).events.len() as u32;
+    // The storages, the request's cursor, the window.
+    let cases = [
+        (all(&none, false), 0, Window::All),
+        (all(&none, false), 0, Window::Newest(0)),
+        (all(&none, false), 0, Window::Newest(1)),
+        (all(&none, false), 0, Window::Newest(9_999)),
+        (all(&none, true), 0, Window::All),
+        (all(&none, true), 0, Window::Newest(9_000)),
+        (all(&|_| half, false), half, Window::All),
+        (all(&|_| to, false), to, Window::All),
+        (all(&|_| to, false), 0, Window::All),
+        (all(&|n| 100 * n as Seq, false), 0, Window::All),
+        (nowhere, 0, Window::All),
+        (all(&none, false), 0, Window::Oldest(1)),
+        (all(&none, true), 0, Window::Oldest(7_000)),
+        (all(&none, true), 0, Window::Oldest(of_filtered)),
+        (all(&none, true), 0, Window::Oldest(of_filtered - 1)),
+        (all(&none, true), 0, Window::Oldest(of_filtered + 1)),
+        (all(&|_| to - 10, false), 0, Window::Oldest(1_000)),
+    ];
+    for (items, after, window) in cases {
+        let log = Log { events: events.clone(), ..Log::default() };
+        let mut reader = reader(log);
+        let plan = || plan_of(items.clone(), after, window);
+        check_reply(&mut reader, &events, plan(), to);
+        if !matches!(window, Window::Oldest(_)) {
+            check_stream(&mut reader, &events, plan(), to);
+        }
     }
 }
