@@ -23,7 +23,7 @@ pub struct ReadPlan {
     pub reset: bool,
     /// What the request's own cursor was; a reply's `cursor` is never below it.
     pub after: Seq,
-    /// The newest event of its storages, or `after` where none is past that; of a large selection.
+    /// The newest event of its storages, 0 where there is none; known beforehand of a large selection.
     pub last: Option<Seq>,
     /// What the filters take of the memory for them.
     pub held: Option<Held>,
@@ -110,16 +110,17 @@ impl ReadPlan {
         self.items.iter().all(|item| item.after == self.after)
     }
 
-    /// A slice of a search that goes through everything past the request's cursor. Returns whether
+    /// A slice of a search among all events past `floor`, whatever is wanted of them. Returns whether
     /// there is more to do.
-    pub fn look_past_cursor(
+    pub fn look_past(
         &self,
+        floor: Seq,
         log: &mut dyn ReadLog,
         gathering: &mut Gathering,
     ) -> Result<bool, StoreError> {
         let storages = Storages {
             count: self.items.len(),
-            source: &|place| Source { id: &self.items[place].id, after: self.after },
+            source: &|place| Source { id: &self.items[place].id, after: floor },
             leaves_out: &|_| false,
         };
         gathering.step(log, &storages)
@@ -295,17 +296,17 @@ impl Preparing {
         Ok(self.resolved(0, more.then_some(end)))
     }
 
-    /// A slice of the search for the newest event past the request's cursor.
+    /// A slice of the search for the newest event.
     fn look_for_last(
         mut self: Box<Self>,
         log: &mut dyn ReadLog,
         mut gathering: Gathering,
     ) -> Result<Prepared, StoreError> {
-        if self.plan.look_past_cursor(log, &mut gathering)? {
+        if self.plan.look_past(0, log, &mut gathering)? {
             self.step = Step::Last(gathering);
             return Ok(Prepared::More(self));
         }
-        self.plan.last = Some(gathering.newest().max(self.plan.after));
+        self.plan.last = Some(gathering.newest());
         Ok(self.ready())
     }
 

@@ -87,7 +87,7 @@ impl Reader {
         mut gathering: Box<Gathering>,
         out: &mut Vec<u8>,
     ) -> Result<Followed, StoreError> {
-        if plan.look_past_cursor(&mut *self.log, &mut gathering)? {
+        if plan.look_past(plan.after, &mut *self.log, &mut gathering)? {
             return Ok(Followed::Slice(gathering));
         }
         Ok(self.end_opening(plan, gathering.newest(), to, out))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::View;
 use super::http::{self, Reply};
-use super::selects::{Filter, Held, Item, STORAGES, Selects, Since, Window, name};
+use super::selects::{Filter, Held, Item, STORAGES, Selects, Since, Window, among_many, name};
 use super::selects::{difference, quote, surely_decodes};
 use crate::filter::{self, Bloom, Digest};
 use crate::random::Random;
@@ -132,7 +132,7 @@ impl Reader {
             });
             Item { storage, after: after.flatten(), filter }
         });
-        let items = items.collect();
+        let items = among_many(items.collect(), random);
         let after = (cursors && random.one_in(3)).then(|| self.since(view, epoch, random));
         Selects { items, after: after.flatten(), window }
     }

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use rill::config;
 use rill::event::Seq;
 use serde_json::{Value, json};
 
@@ -119,6 +120,21 @@ impl Filter {
             Held::Sketch { digests, .. } => digests.contains(digest),
         }
     }
+}
+
+/// Sometimes makes a large selection of a small one: the items stand among storages that nobody
+/// appends to, more than one page or slice is made of.
+pub(crate) fn among_many(items: Vec<Item>, random: &mut Random) -> Vec<Item> {
+    if !random.one_in(12) {
+        return items;
+    }
+    let none = |n| Item { storage: format!("none {n}"), after: None, filter: None };
+    let mut all: Vec<Item> = (0..config::PAGE_ITEMS_MAX).map(none).collect();
+    for item in items {
+        let place = random.below(all.len() as u64) as usize;
+        all.insert(place, item);
+    }
+    all
 }
 
 impl Selects {

@@ -2,11 +2,12 @@
 //! selected, each event once and in order, up to the last; a filter or a window may leave out what
 //! existed when the connection opened, and nothing after that.
 
+use rill::config;
 use rill::event::Seq;
 
 use super::View;
 use super::http;
-use super::selects::{Filter, Held, Item, STORAGES, Selects, Since, Window, name};
+use super::selects::{Filter, Held, Item, STORAGES, Selects, Since, Window, among_many, name};
 use crate::random::Random;
 use crate::record::Record;
 
@@ -191,7 +192,9 @@ impl Subscriber {
         let start =
             selects.after.as_ref().and_then(|since| since.seq).filter(|_| !selects.starts_over());
         assert_eq!(cursor, selects.last(view.record, moment).max(start.unwrap_or(0)));
-        for (item, listed) in selects.items.iter().zip(data["items"].as_array().expect("few")) {
+        let listed = data.get("items").map(|items| items.as_array().expect("a list"));
+        assert_eq!(listed.is_some(), selects.items.len() <= config::SYNCED_ITEMS_MAX);
+        for (item, listed) in selects.items.iter().zip(listed.into_iter().flatten()) {
             assert_eq!(listed["id"], item.storage);
             assert_eq!(listed["count"], view.record.count(&item.storage, moment));
         }
@@ -252,7 +255,7 @@ fn select(view: &View<'_>, random: &mut Random) -> Selects {
         let filter = (filtered && random.one_in(2)).then(|| Filter::of_some(events, random));
         Item { storage, after: None, filter }
     };
-    let items = storages.into_iter().map(item).collect();
+    let items = among_many(storages.into_iter().map(item).collect(), random);
     let window = match random.below(6) {
         0 => Window::Newest(random.below(8) as usize),
         _ => Window::All,
