@@ -125,7 +125,9 @@ pub const HOT_ITEMS_MAX: usize = 64;
 /// selection of more is a large one.
 pub const PAGE_ITEMS_MAX: usize = 100;
 /// Storages of a large selection that are looked at in one slice of a reader's work.
-pub const GATHERED_STORAGES: usize = 64;
+pub const GATHERED_STORAGES: usize = 128;
+/// Events that are looked for for a stream's page of a large selection: about as many as it holds.
+pub const GATHERED_EVENTS_MAX: usize = 1_024;
 /// What an event takes while its page, or the window it begins or ends, is being looked for.
 const GATHERED_EVENT_BYTES: usize = 16;
 /// A further page is asked for once no more than this is queued.
@@ -237,7 +239,7 @@ const _: () = {
     assert!(SMALL_READ_BYTES < TURN_BYTES_MAX, "what follows a small read is read in larger ones");
     assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");
     assert!(
-        PAGE_EVENTS_MAX <= WINDOW_EVENTS_MAX as usize,
+        GATHERED_EVENTS_MAX <= WINDOW_EVENTS_MAX as usize,
         "a window's events are the most gathered"
     );
     assert!(COMPARE_ITEMS_MAX <= SELECTION_FILTERS_MAX, "every item compared may have a filter");
@@ -320,7 +322,8 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     let hot = 2 * (HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX);
     // What preparations gathered of a window, whether filters need them or large selections, and what
     // pages of streams of those did.
-    let gathering = 2 * GATHERED_EVENT_BYTES * WINDOW_EVENTS_MAX as usize;
+    let gathering = 2 * GATHERED_EVENT_BYTES * WINDOW_EVENTS_MAX as usize
+        + SELECTION_STORAGES_MAX * size_of::<u32>();
     let gathered = (SCANS_MAX + settings.readers * FURTHER_READS_IN_FLIGHT_MAX) * gathering;
     // Messages hold little besides what is counted above.
     let queues = (APPENDS_IN_FLIGHT_MAX

@@ -19,8 +19,10 @@ pub struct Gathering {
     kept: BinaryHeap<(Rank, u32)>,
     /// The newest of the events that were looked at.
     newest: Seq,
-    /// The storage that the next slice begins with, and the event after which, in the direction, where
-    /// it goes on with those of the slice before.
+    /// The storages' places in the order of the index, so that a slice's look-ups are near each other.
+    order: Box<[u32]>,
+    /// Where in it the next slice begins; and after which event, in the direction, if it goes on with
+    /// those of the slice before.
     next: usize,
     goes_on_at: Option<Seq>,
 }
@@ -38,8 +40,8 @@ type Rank = u64;
 impl Gathering {
     /// Of the events up to `to` the first `most` in the direction.
     pub fn new(direction: Direction, most: usize, to: Seq) -> Gathering {
-        let kept = BinaryHeap::new();
-        Gathering { direction, most, to, kept, newest: 0, next: 0, goes_on_at: None }
+        let (kept, order) = (BinaryHeap::new(), Box::default());
+        Gathering { direction, most, to, kept, newest: 0, order, next: 0, goes_on_at: None }
     }
 
     pub fn direction(&self) -> Direction {
@@ -52,14 +54,19 @@ impl Gathering {
         log: &mut dyn ReadLog,
         storages: &Storages<'_>,
     ) -> Result<bool, StoreError> {
-        let first = self.next;
-        let end = storages.count.min(first + GATHERED_STORAGES);
-        let mut sources: Vec<Source<'_>> = (first..end).map(storages.source).collect();
+        if self.order.len() != storages.count {
+            self.order = (0..storages.count as u32).collect();
+            self.order.sort_by_cached_key(|place| (storages.source)(*place as usize).id.key());
+        }
+        let end = storages.count.min(self.next + GATHERED_STORAGES);
+        let places = self.order[self.next..end].to_vec();
+        let source = |place: &u32| (storages.source)(*place as usize);
+        let mut sources: Vec<Source<'_>> = places.iter().map(source).collect();
         let to = self.narrow(&mut sources);
         let mut left = SCAN_EVENTS;
         self.goes_on_at = None;
         log.find(&sources, to, self.direction, &mut |found| {
-            let found = Found { source: first + found.source, ..found };
+            let found = Found { source: places[found.source] as usize, ..found };
             if !(storages.leaves_out)(&found) {
                 self.keep(found)?;
             }

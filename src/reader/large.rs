@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::{Followed, Reader, Room};
-use crate::config::{PAGE_BYTES, PAGE_EVENTS_MAX};
+use crate::config::{GATHERED_EVENTS_MAX, PAGE_BYTES};
 use crate::event::Seq;
 use crate::gather::{Gathering, Storages};
 use crate::json;
@@ -25,7 +25,7 @@ impl Reader {
         gathering: Option<Box<Gathering>>,
         out: &mut Vec<u8>,
     ) -> Result<Followed, StoreError> {
-        let events = || Box::new(Gathering::new(Direction::OldestFirst, PAGE_EVENTS_MAX, to));
+        let events = || Box::new(Gathering::new(Direction::OldestFirst, GATHERED_EVENTS_MAX, to));
         let gathering = gathering.unwrap_or_else(events);
         match (gathering.direction(), reading) {
             (Direction::NewestFirst, Reading::Opening(plan)) => {

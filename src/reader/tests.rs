@@ -57,7 +57,7 @@ impl ReadLog for Log {
         direction: Direction,
         visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        assert!(sources.len() <= PAGE_ITEMS_MAX, "no step looks at more");
+        assert!(sources.len() <= GATHERED_STORAGES, "no step looks at more");
         let found = sources.iter().enumerate().flat_map(|(source, wanted)| {
             let seqs = self.of(wanted.id, to).into_iter().filter(|seq| *seq > wanted.after);
             seqs.map(move |seq| (seq, source))
