@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rill::config;
 use serde_json::json;
 
 use crate::crowd::{Crowd, every};
-use crate::harness::{Connection, PATIENCE, Server, Stream, filter};
+use crate::harness::{Connection, PATIENCE, Server, Stream, filter, set_over};
 use crate::scene::{Scene, is_whole, seconds, size};
 
 const MIB: usize = 1 << 20;
@@ -194,11 +195,41 @@ fn selection(storages: usize, id_bytes: usize, first: usize) -> String {
     json!({ "items": (0..storages).map(id).collect::<Vec<_>>() }).to_string()
 }
 
+/// Appends to each of so many storages, again and again: so each has a part in every segment of the
+/// index. Returns the last event's `seq`.
+fn fill(server: &Server, storages: usize, rounds: usize) -> u64 {
+    const THREADS: usize = 8;
+    let address = server.address();
+    let append = &|round: usize, share: usize| {
+        let mut connection = Connection::open(address);
+        for storage in (share..storages).step_by(THREADS) {
+            let values = [0, 1].map(|n| format!("{storage} {round} {n}"));
+            set_over(&mut connection, &format!("{storage:05}"), &[&values[0], &values[1]]);
+        }
+    };
+    for round in 0..rounds {
+        thread::scope(|scope| {
+            for share in 0..THREADS {
+                scope.spawn(move || append(round, share));
+            }
+        });
+    }
+    server.set("00000", &["the last"])[0]
+}
+
+fn selection_past(cursor: u64, rest: &str) -> String {
+    let selection = selection(10_000, 5, 0);
+    format!("{{\"after\":{cursor},{rest}{}", &selection[1..])
+}
+
 #[test]
 fn ten_thousand_storages_a_request() {
     let scene = Scene::new(50);
+    let last = fill(&scene.server, size(200, 10_000), size(4, 12));
     let requests = [
-        post("/get", selection(10_000, 5, 0).as_bytes()),
+        post("/get", selection_past(0, "").as_bytes()),
+        post("/get", selection_past(last, "").as_bytes()),
+        post("/get", selection_past(0, "\"limit\":100,").as_bytes()),
         post("/get", selection(10_000, 512, 0).as_bytes()),
         post("/get", selection(10_001, 5, 0).as_bytes()),
     ];
@@ -208,6 +239,40 @@ fn ten_thousand_storages_a_request() {
     println!("{statuses:?}");
     assert!(statuses.contains_key(&200) && statuses.contains_key(&400), "{statuses:?}");
     assert!(statuses.keys().all(|status| [200, 400, 503].contains(status)), "{statuses:?}");
+}
+
+/// Streams that lack nothing, or all, of many storages, and leave when they were told so.
+#[test]
+fn ten_thousand_storages_a_stream_that_resumes() {
+    let scene = Scene::new(50);
+    let last = fill(&scene.server, size(200, 10_000), size(4, 12));
+    let served = AtomicUsize::new(0);
+    scene.attack_on(debug_reader(), "10,000 storages a stream that resumes", |server| {
+        let (address, begin, time) = (server.address(), Instant::now(), seconds(2, 8));
+        let resume = &|after: u64| {
+            while begin.elapsed() < time {
+                let mut connection = Connection::open(address);
+                let body = selection_past(after, "");
+                connection.send_request(
+                    "POST",
+                    "/get",
+                    &["Accept: text/event-stream"],
+                    body.as_bytes(),
+                );
+                let first = Stream::begin(connection).try_next().expect("it is served");
+                let first = first.expect("it is not sent away");
+                assert_eq!(first.event == "synced", after == last, "{first:?}");
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        thread::scope(|scope| {
+            for after in [0, last, last, last] {
+                scope.spawn(move || resume(after));
+            }
+        });
+    });
+    println!("{} streams were served", served.load(Ordering::Relaxed));
+    assert!(served.load(Ordering::Relaxed) >= 8);
 }
 
 /// Streams of many storages that all join at once, and again and again.
