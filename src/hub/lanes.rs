@@ -90,11 +90,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::gather::Gathering;
     use crate::id::Id;
     use crate::message::{From, Reading, Token};
     use crate::plan::{ReadItem, ReadPlan};
     use crate::route::Route;
     use crate::selection::Window;
+    use crate::store::Direction;
 
     const TOKEN: Token = Token { connection: 0, exchange: 0 };
 
@@ -183,6 +185,34 @@ mod tests {
             (1, "bbbbffffff2ffff2", "bbffffff b bffff  "),
         ] {
             assert_eq!(play(readers, script), expected, "{readers} readers, {script}");
+        }
+    }
+
+    #[test]
+    fn of_large_selections_one_that_was_begun_is_done_before_the_next() {
+        let large = |slot, begun: bool| {
+            let ids: Arc<[Id]> = vec![id(); config::PAGE_ITEMS_MAX + 1].into();
+            let gathering = Gathering::new(Direction::OldestFirst, 1, 1);
+            let gathering = begun.then(|| Box::new(gathering));
+            let reading = Reading::Following(ids);
+            ToReader::Follow { slot, reading, from: From::Live(0), to: 1, gathering }
+        };
+        let mut reads = Reads::new(1);
+        (0..5).for_each(|slot| reads.ask(large(slot, false)));
+        let next = |reads: &mut Reads| match reads.next() {
+            Some(ToReader::Follow { slot, .. }) => Some(slot),
+            _ => None,
+        };
+        assert_eq!(
+            [next(&mut reads), next(&mut reads), next(&mut reads)],
+            [Some(0), Some(1), None]
+        );
+        for (slot, goes_on, expected) in [(0, true, 0), (1, true, 1), (0, false, 2), (1, true, 1)] {
+            reads.answered(Lane::Large);
+            if goes_on {
+                reads.ask(large(slot, true));
+            }
+            assert_eq!(next(&mut reads), Some(expected));
         }
     }
 
