@@ -72,6 +72,8 @@ pub const TURN_BYTES_MAX: usize = 64 * KIB;
 /// Requests of one connection that are begun in one turn: those that it sent with them wait for the
 /// next, or a few connections that pipeline would keep the loop from all others.
 pub const TURN_REQUESTS_MAX: usize = 8;
+/// Connections that are read from between two looks at what was answered.
+pub const TURN_READS_TOGETHER: usize = 64;
 /// Connections that go on so in one turn, or that filled a read of this size and are read from again:
 /// after all that have sent something small.
 pub const TURN_RESUMES_MAX: usize = 32;

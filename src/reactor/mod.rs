@@ -151,11 +151,7 @@ impl Reactor {
         }
         self.accept(now);
         self.carry_out(now);
-        for _ in 0..self.work.reads.len() {
-            let Some(key) = self.work.reads.pop_front() else { break };
-            self.read(now, key);
-            self.carry_out(now);
-        }
+        self.read_all(now);
         self.hand_over();
         for _ in 0..self.work.resumes.len().min(config::TURN_RESUMES_MAX) {
             let Some(key) = self.work.resumes.pop_front() else { break };
@@ -175,6 +171,21 @@ impl Reactor {
         self.write_deliveries(now);
         self.carry_out(now);
         self.hand_over();
+    }
+
+    /// All that have something new. Where they are many, what was answered meanwhile is not left to
+    /// wait for all of them: the readers wait for room for their answers.
+    fn read_all(&mut self, now: Now) {
+        for number in 1..=self.work.reads.len() {
+            let Some(key) = self.work.reads.pop_front() else { break };
+            self.read(now, key);
+            self.carry_out(now);
+            if number % config::TURN_READS_TOGETHER == 0 {
+                self.hand_over();
+                self.take_messages(now);
+                self.carry_out(now);
+            }
+        }
     }
 
     /// Until something else was committed: the streams that wait get both with one write.
