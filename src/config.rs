@@ -73,7 +73,7 @@ pub const TURN_BYTES_MAX: usize = 64 * KIB;
 /// next, or a few connections that pipeline would keep the loop from all others.
 pub const TURN_REQUESTS_MAX: usize = 8;
 /// Connections that are read from between two looks at what was answered.
-pub const TURN_READS_TOGETHER: usize = 64;
+pub const TURN_READS_TOGETHER: usize = 16;
 /// Connections that go on so in one turn, or that filled a read of this size and are read from again:
 /// after all that have sent something small.
 pub const TURN_RESUMES_MAX: usize = 32;
