@@ -68,6 +68,11 @@ impl Writer {
         self.shadow.published()
     }
 
+    /// Whether the published index lacks something that was asked for.
+    pub fn has_unpublished(&self) -> bool {
+        self.shadow.is_behind()
+    }
+
     /// Takes one batch of messages; an empty one does a slice of upkeep. An error is the end: what
     /// the disk holds is no longer known.
     pub fn step(
@@ -114,8 +119,8 @@ impl Writer {
         let published = self.publish(notices);
         let wait = match self.upkeep {
             _ if !self.large.is_empty() => Wait::Not,
-            _ if self.shadow.is_behind() && published > 0 => Wait::Not,
-            _ if self.shadow.is_behind() => Wait::Brief,
+            _ if self.has_unpublished() && published > 0 => Wait::Not,
+            _ if self.has_unpublished() => Wait::Brief,
             Upkeep::More => Wait::Not,
             Upkeep::Done => Wait::Long,
         };

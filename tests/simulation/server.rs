@@ -123,7 +123,7 @@ impl Server {
         self.wait = step.wait;
         self.checkpoint_due |= step.checkpoint;
         self.from_writer.extend(notices);
-        if self.wait != Wait::Brief {
+        if !self.writer.has_unpublished() {
             self.check_index();
         }
         Ok(())
