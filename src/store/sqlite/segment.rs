@@ -104,31 +104,63 @@ pub(super) fn load_filter(conn: &Connection, segment: &Segment) -> Result<Bloom,
 pub(super) const FIND_DIGEST: &str = "SELECT key, data FROM digest WHERE segment = ?1 AND key <= ?2 \
                                       ORDER BY key DESC, offset DESC";
 
-/// The event of a segment that is the value `hash` of the storage `id`.
-pub(super) fn find_value(
-    conn: &Connection,
-    segment: &Segment,
-    digest: u64,
-    id: &str,
-    hash: &Hash,
-) -> Result<Option<Seq>, StoreError> {
-    let mut statement = conn.prepare_cached(FIND_DIGEST)?;
-    let key = sql_digest(digest);
-    let mut rows = statement.query(params![segment.number, key])?;
-    while let Some(row) = rows.next()? {
-        let block = row.get_ref(1)?.as_blob().map_err(|_| Malformed)?;
-        for (_, offset) in digests(block)?.filter(|(found, _)| *found == digest) {
-            let seq = segment.first + Seq::from(offset);
-            if is_value(conn, seq, id, hash)? {
+/// Looks values up in one segment: many of them best in the order of their digests, as the block that
+/// the last one was looked for in is kept.
+pub(super) struct Lookup<'conn> {
+    conn: &'conn Connection,
+    segment: Segment,
+    block: Vec<(u64, u32)>,
+}
+
+impl<'conn> Lookup<'conn> {
+    pub(super) fn new(conn: &'conn Connection, segment: Segment) -> Lookup<'conn> {
+        Lookup { conn, segment, block: Vec::new() }
+    }
+
+    /// The event of the segment that is the value `hash` of the storage `id`.
+    pub(super) fn find(
+        &mut self,
+        digest: u64,
+        id: &str,
+        hash: &Hash,
+    ) -> Result<Option<Seq>, StoreError> {
+        if self.has_all(digest) {
+            return self.find_in_block(digest, id, hash);
+        }
+        let mut statement = self.conn.prepare_cached(FIND_DIGEST)?;
+        let key = sql_digest(digest);
+        let mut rows = statement.query(params![self.segment.number, key])?;
+        while let Some(row) = rows.next()? {
+            self.block.clear();
+            self.block.extend(digests(row.get_ref(1)?.as_blob().map_err(|_| Malformed)?)?);
+            if let Some(seq) = self.find_in_block(digest, id, hash)? {
+                return Ok(Some(seq));
+            }
+            // A block that begins with the digest may follow another that ends with it.
+            if row.get::<_, i64>(0)? < key {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether no other block can have the digest: those beside it begin or end no further in than at
+    /// this one's own ends.
+    fn has_all(&self, digest: u64) -> bool {
+        let ends = (self.block.first(), self.block.last());
+        matches!(ends, (Some((first, _)), Some((last, _))) if *first < digest && digest < *last)
+    }
+
+    fn find_in_block(&self, digest: u64, id: &str, hash: &Hash) -> Result<Option<Seq>, StoreError> {
+        let begin = self.block.partition_point(|(other, _)| *other < digest);
+        for (_, offset) in self.block[begin..].iter().take_while(|(other, _)| *other == digest) {
+            let seq = self.segment.first + Seq::from(*offset);
+            if is_value(self.conn, seq, id, hash)? {
                 return Ok(Some(seq));
             }
         }
-        // A block that begins with the digest may follow another that ends with it.
-        if row.get::<_, i64>(0)? < key {
-            break;
-        }
+        Ok(None)
     }
-    Ok(None)
 }
 
 fn is_value(conn: &Connection, seq: Seq, id: &str, hash: &Hash) -> Result<bool, StoreError> {

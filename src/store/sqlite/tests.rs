@@ -408,37 +408,62 @@ fn a_failed_commit_leaves_nothing_and_is_repeated() {
     assert_no_garbage(&path);
 }
 
-#[test]
-fn digests_that_collide_are_told_apart_across_blocks() {
-    let folder = Folder::new();
-    let opened = open_with(&folder.file("db"), tiny()).unwrap();
-    drop(opened);
+/// A segment of 500 values of the storage `a`, with these digests, in order.
+fn segment_with(folder: &Folder, digest: fn(Seq) -> u64) -> (Connection, segment::Segment) {
+    drop(open_with(&folder.file("db"), tiny()).unwrap());
     let conn = Connection::open(folder.file("db")).unwrap();
     let segment = segment::Segment { number: 1, level: 0, first: 1, last: 500 };
     let mut writer = segment::SegmentWriter::new(segment);
-    let value = |seq: Seq| NewValue::new(format!("{seq}"));
     conn.execute_batch("BEGIN").unwrap();
     for seq in 1..=500 {
-        let text = value(seq).text;
-        conn.execute(
-            "INSERT INTO log VALUES(?1, 'a', ?2, ?3)",
-            params![segment::sql(seq), value(seq).hash.0, text.as_bytes()],
-        )
-        .unwrap();
-        // Two digests for all of them, on both sides of the sign.
-        let digest = if seq <= 250 { 7 } else { u64::MAX - 7 };
-        writer.digest(&conn, digest, seq).unwrap();
+        let NewValue { text, hash } = numbered(seq);
+        let row = params![segment::sql(seq), hash.0, text.as_bytes()];
+        conn.execute("INSERT INTO log VALUES(?1, 'a', ?2, ?3)", row).unwrap();
+        writer.digest(&conn, digest(seq), seq).unwrap();
     }
     writer.finish(&conn).unwrap();
     conn.execute_batch("COMMIT").unwrap();
-    let find = |digest, id: &str, hash| segment::find_value(&conn, &segment, digest, id, &hash);
+    (conn, segment)
+}
+
+fn numbered(seq: Seq) -> NewValue {
+    NewValue::new(format!("{seq}"))
+}
+
+#[test]
+fn digests_that_collide_are_told_apart_across_blocks() {
+    let folder = Folder::new();
+    // Two digests for all of them, on both sides of the sign.
+    let digest = |seq| if seq <= 250 { 7 } else { u64::MAX - 7 };
+    let (conn, segment) = segment_with(&folder, digest);
+    let mut lookup = segment::Lookup::new(&conn, segment);
+    let mut find = |digest, id: &str, hash| lookup.find(digest, id, &hash);
     for seq in 1..=500 {
-        let (own, other) = if seq <= 250 { (7, u64::MAX - 7) } else { (u64::MAX - 7, 7) };
-        assert_eq!(find(own, "a", value(seq).hash), Ok(Some(seq)));
-        assert_eq!(find(other, "a", value(seq).hash), Ok(None));
-        assert_eq!(find(own, "b", value(seq).hash), Ok(None), "another storage's value");
+        let (own, other) = (digest(seq), digest(501 - seq));
+        assert_eq!(find(own, "a", numbered(seq).hash), Ok(Some(seq)));
+        assert_eq!(find(other, "a", numbered(seq).hash), Ok(None));
+        assert_eq!(find(own, "b", numbered(seq).hash), Ok(None), "another storage's value");
     }
-    assert_eq!(find(8, "a", value(1).hash), Ok(None));
+    assert_eq!(find(8, "a", numbered(1).hash), Ok(None));
+}
+
+#[test]
+fn a_value_is_found_whatever_was_looked_for_before() {
+    let folder = Folder::new();
+    // Three of each, so that a block ends within some.
+    let digest = |seq| seq / 3 * 10;
+    let (conn, segment) = segment_with(&folder, digest);
+    let blocks: i64 = conn.query_row("SELECT count(*) FROM digest", [], |row| row.get(0)).unwrap();
+    assert!(blocks > 5, "{blocks}");
+    let mut lookup = segment::Lookup::new(&conn, segment);
+    let mut find = |seq, digest| lookup.find(digest, "a", &numbered(seq).hash);
+    let mut random = Random(5);
+    let any = (0..2_000).map(|_| 1 + random.below(500));
+    for seq in (1..=500).chain((1..=500).rev()).chain(any) {
+        assert_eq!(find(seq, digest(seq)), Ok(Some(seq)));
+        assert_eq!(find(seq, digest(seq) + 10), Ok(None));
+        assert_eq!(find(seq, digest(seq) + 1), Ok(None));
+    }
 }
 
 #[test]

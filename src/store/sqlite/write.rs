@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::segment::{find_value, sql};
+use super::segment::{Lookup, sql};
 use super::unfolded::{Unfolded, digest_of};
 use super::upkeep::Indexes;
 use super::wal::{Copied, WriteAheadLog, checkpoint};
 use super::{Tuning, record_epoch, wal};
-use crate::event::{Epoch, Hash, Placed, Seq};
-use crate::id::{Id, StorageKey};
+use crate::event::{Epoch, NewValue, Placed, Seq};
+use crate::id::StorageKey;
 use crate::store::{Batch, StoreError, StoreGauges, Upkeep, WriteLog};
 
 /// How long the last checkpoint waits for readers; what it leaves is copied at the next start.
@@ -92,21 +92,18 @@ impl Writer {
 
     fn append_batch(&mut self, batch: &Batch<'_>) -> Result<Box<[Placed]>, StoreError> {
         let storage = batch.id.key();
+        let looked_up = self.look_up(batch, storage)?;
+        let before = self.unfolded.last();
         let mut insert = self
             .conn
             .prepare_cached("INSERT INTO log(seq, id, hash, value) VALUES(?1, ?2, ?3, ?4)")?;
         let mut placed = Vec::with_capacity(batch.values.len());
-        for value in batch.values {
-            let digest = digest_of(storage, &value.hash);
-            let known = find(
-                &self.conn,
-                &self.unfolded,
-                &self.indexes,
-                batch.id,
-                storage,
-                digest,
-                &value.hash,
-            )?;
+        for (value, LookedUp { digest, known, .. }) in batch.values.iter().zip(looked_up) {
+            // It may stand in the batch twice.
+            let known = known.or_else(|| {
+                let begun = self.unfolded.last() > before;
+                begun.then(|| self.unfolded.find(storage, digest, &value.hash))?
+            });
             placed.push(match known {
                 Some(seq) => Placed { seq, new: false },
                 None => {
@@ -119,29 +116,35 @@ impl Writer {
         }
         Ok(placed.into())
     }
+
+    /// Where each value stands, in memory or in a segment, in the order of what it costs to ask.
+    fn look_up(&self, batch: &Batch<'_>, storage: StorageKey) -> Result<Vec<LookedUp>, StoreError> {
+        let in_memory = |(value, place): (&NewValue, usize)| {
+            let digest = digest_of(storage, &value.hash);
+            LookedUp { place, digest, known: self.unfolded.find(storage, digest, &value.hash) }
+        };
+        let mut all: Vec<LookedUp> = batch.values.iter().zip(0..).map(in_memory).collect();
+        all.sort_unstable_by_key(|value| value.digest);
+        for live in self.indexes.live() {
+            let mut lookup = Lookup::new(&self.conn, live.segment);
+            for LookedUp { place, digest, known } in &mut all {
+                if known.is_none()
+                    && live.filter.as_ref().is_none_or(|filter| filter.may_contain(*digest))
+                {
+                    *known = lookup.find(*digest, batch.id.as_str(), &batch.values[*place].hash)?;
+                }
+            }
+        }
+        all.sort_unstable_by_key(|value| value.place);
+        Ok(all)
+    }
 }
 
-/// Where the value stands, in memory or in a segment, in the order of what it costs to ask.
-fn find(
-    conn: &Connection,
-    unfolded: &Unfolded,
-    indexes: &Indexes,
-    id: &Id,
-    storage: StorageKey,
+/// A value of a batch, and where it stood before.
+struct LookedUp {
+    place: usize,
     digest: u64,
-    hash: &Hash,
-) -> Result<Option<Seq>, StoreError> {
-    if let Some(seq) = unfolded.find(storage, digest, hash) {
-        return Ok(Some(seq));
-    }
-    for live in indexes.live() {
-        if live.filter.as_ref().is_none_or(|filter| filter.may_contain(digest))
-            && let Some(seq) = find_value(conn, &live.segment, digest, id.as_str(), hash)?
-        {
-            return Ok(Some(seq));
-        }
-    }
-    Ok(None)
+    known: Option<Seq>,
 }
 
 impl WriteLog for Writer {
@@ -226,7 +229,7 @@ mod tests {
 
     use super::super::segment::FIND_DIGEST;
     use super::*;
-    use crate::event::NewValue;
+    use crate::id::Id;
 
     #[test]
     fn what_a_statement_is_bound_to_does_not_prepare_it_again() {
