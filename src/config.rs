@@ -203,7 +203,7 @@ pub const COMMIT_VALUES_MAX: usize = 65_536;
 /// transaction, unless a single one is larger: 10,000 values are looked up and stored in 30 ms.
 pub const APPEND_SMALL_BYTES: usize = 64 * KIB;
 pub const COMMIT_LARGE_BYTES: usize = MIB;
-/// How long the writer's inbox waits while an index change could not be published.
+/// How long the writer's inbox waits while large appends do, or an index change could not be published.
 pub const PUBLISH_RETRY: u64 = 1;
 /// Storages that subscriptions are changed for before appends are looked at again, unless one stream
 /// has more of them.
@@ -230,6 +230,10 @@ pub const FILTERS_BYTES_MAX: usize = 256 * MIB;
 /// above the hard one appends wait for that.
 pub const WAL_BYTES_SOFT: usize = 32 * MIB;
 pub const WAL_BYTES_HARD: usize = 512 * MIB;
+/// What was committed while the checkpointer ran is copied by the writer as it restarts the log, in
+/// some milliseconds; where it is more than this the checkpointer runs again, but so often at most.
+pub const WAL_REST_BYTES: usize = 512 * KIB;
+pub const CHECKPOINT_RUNS_MAX: u32 = 4;
 /// SQLite's page cache of each connection.
 pub const PAGE_CACHE_BYTES: usize = 6 * MIB;
 

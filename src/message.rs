@@ -52,8 +52,8 @@ pub enum ToWriter {
     Ping {
         token: Token,
     },
-    /// From the checkpointer: the log's bulk is copied.
-    Checkpointed(Result<(), StoreError>),
+    /// From the checkpointer: how much of the write-ahead log is copied.
+    Checkpointed(Result<u64, StoreError>),
     /// Nothing comes after this.
     Stop,
 }

@@ -103,9 +103,9 @@ impl Writer {
                 }
                 ToWriter::Ping { token } => notices.push(FromWriter::Pong { token }),
                 ToWriter::Checkpointed(result) => {
-                    passable(result)?;
+                    let copied_bytes = passable(result)?.unwrap_or(0);
                     // After a failed one too: without it, none would be due again.
-                    passable(self.log.restart_log())?;
+                    passable(self.log.restart_log(copied_bytes))?;
                     notices.push(FromWriter::Gauges(self.log.gauges()));
                 }
                 ToWriter::Stop => stop = true,
@@ -118,8 +118,9 @@ impl Writer {
         }
         let published = self.publish(notices);
         let wait = match self.upkeep {
-            _ if !self.large.is_empty() => Wait::Not,
             _ if self.has_unpublished() && published > 0 => Wait::Not,
+            _ if !self.large.is_empty() && self.log.is_restarting() => Wait::Long,
+            _ if !self.large.is_empty() => Wait::Not,
             _ if self.has_unpublished() => Wait::Brief,
             Upkeep::More => Wait::Not,
             Upkeep::Done => Wait::Long,
@@ -137,7 +138,7 @@ impl Writer {
     fn take_large(&mut self, appends: &mut Vec<Append>, all: bool) {
         let goes_first = !appends.is_empty() && !self.large.is_empty();
         self.overtaken = goes_first && !self.overtaken && !all;
-        if self.overtaken {
+        if self.overtaken || (self.log.is_restarting() && !all) {
             return;
         }
         let mut bytes = 0;
@@ -302,145 +303,4 @@ pub fn run_checkpointer(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::event::{NewValue, Placed, Seq};
-    use crate::id::Id;
-    use crate::message::Token;
-    use crate::store::StoreGauges;
-
-    /// A log whose checkpoint is due, once until it is restarted.
-    struct Due(bool);
-
-    impl WriteLog for Due {
-        fn last(&self) -> Seq {
-            0
-        }
-
-        fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
-            let placed = Placed { seq: 1, new: false };
-            Ok(batches.iter().map(|batch| vec![placed; batch.values.len()].into()).collect())
-        }
-
-        fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
-            Ok(Upkeep::Done)
-        }
-
-        fn checkpoint_due(&mut self) -> bool {
-            std::mem::take(&mut self.0)
-        }
-
-        fn restart_log(&mut self) -> Result<(), StoreError> {
-            self.0 = true;
-            Ok(())
-        }
-
-        fn gauges(&self) -> StoreGauges {
-            StoreGauges { wal_bytes: u64::from(!self.0), ..StoreGauges::default() }
-        }
-
-        fn close(self: Box<Self>) -> Result<(), StoreError> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_checkpoint_is_due_again_whether_the_last_succeeded_or_not() {
-        let mut writer = Writer::new(Box::new(Due(true)));
-        let mut step = |message: Option<ToWriter>| {
-            let mut batch: Vec<ToWriter> = message.into_iter().collect();
-            let clock = || Duration::ZERO;
-            writer.step(&mut batch, &mut Vec::new(), &clock).expect("no error is fatal").checkpoint
-        };
-        assert!(step(None));
-        assert!(!step(None), "one at a time");
-        for result in [Ok(()), Err(StoreError::Failed("for now".to_owned())), Ok(())] {
-            assert!(step(Some(ToWriter::Checkpointed(result))));
-        }
-    }
-
-    #[test]
-    fn a_log_that_started_over_is_told_of_without_a_commit() {
-        let mut writer = Writer::new(Box::new(Due(false)));
-        let mut told = |message: Option<ToWriter>| {
-            let mut notices = Vec::new();
-            let step =
-                writer.step(&mut message.into_iter().collect(), &mut notices, &|| Duration::ZERO);
-            step.expect("no error is fatal");
-            let [FromWriter::Gauges(StoreGauges { wal_bytes, .. })] = notices[..] else {
-                panic!("one says it: {notices:?}");
-            };
-            wal_bytes
-        };
-        assert_eq!(told(None), 1);
-        assert_eq!(told(Some(ToWriter::Checkpointed(Ok(())))), 0);
-    }
-
-    #[test]
-    fn large_subscriptions_join_one_by_one_and_appends_are_looked_at_between_them() {
-        const FEEDS: u32 = 3;
-        let mut writer = Writer::new(Box::new(Due(false)));
-        let id = |n: usize| Id::new(&n.to_string()).unwrap();
-        let ids: Arc<[Id]> = (0..config::PUBLISH_STORAGES).map(id).collect();
-        let subscribe = |slot| ToWriter::Subscribe { slot, ids: Arc::clone(&ids) };
-        let mut batch: Vec<ToWriter> = (0..FEEDS).map(subscribe).collect();
-        batch.push(ToWriter::Unsubscribe { slot: 0 });
-        let mut step = |batch: &mut Vec<ToWriter>| {
-            let mut notices = Vec::new();
-            let step = writer.step(batch, &mut notices, &|| Duration::ZERO);
-            notices.retain(|notice| !matches!(notice, FromWriter::Gauges(_)));
-            (step.expect("no error is fatal").wait, notices)
-        };
-        for slot in 0..FEEDS {
-            let (wait, notices) = step(&mut batch);
-            assert_eq!(wait, Wait::Not);
-            let [FromWriter::Joined { slot: joined, .. }] = notices[..] else {
-                panic!("one joins: {notices:?}");
-            };
-            assert_eq!(joined, slot);
-        }
-        let (wait, notices) = step(&mut batch);
-        assert!(matches!(notices[..], [FromWriter::Left { slot: 0 }]), "{notices:?}");
-        assert_eq!(wait, Wait::Long);
-    }
-
-    #[test]
-    fn small_appends_overtake_large_ones_at_every_second_commit() {
-        let mut writer = Writer::new(Box::new(Due(false)));
-        let append = |connection, bytes: usize| {
-            let token = Token { connection, exchange: 0 };
-            let (id, values) = (Id::new("a").unwrap(), vec![NewValue::new("x".repeat(bytes))]);
-            ToWriter::Append(Append { token, id, values })
-        };
-        let mut step = |messages: Vec<ToWriter>| {
-            let (mut batch, mut notices) = (messages, Vec::new());
-            let step = writer.step(&mut batch, &mut notices, &|| Duration::ZERO);
-            let mut committed = notices.into_iter().filter_map(|notice| match notice {
-                FromWriter::Committed(commit) => Some(commit.appended),
-                _ => None,
-            });
-            let appended = committed.next().unwrap_or_default();
-            assert!(committed.next().is_none(), "a step makes one transaction");
-            let connections = appended.iter().map(|a| a.append.token.connection).collect();
-            (connections, step.expect("no error is fatal").wait)
-        };
-        let (small, half, most) = (1, config::COMMIT_LARGE_BYTES / 2, config::BODY_BYTES_MAX);
-        let large = vec![append(1, most), append(2, half), append(3, 1 << 17), append(4, most)];
-        let first = large.into_iter().chain([append(5, small)]).collect();
-        let expected: [(Vec<ToWriter>, Vec<u32>, Wait); 7] = [
-            (first, vec![5], Wait::Not),
-            (vec![append(6, small)], vec![6, 1], Wait::Not),
-            (vec![append(7, small)], vec![7], Wait::Not),
-            (vec![], vec![2, 3], Wait::Not),
-            (vec![append(8, small), append(9, most)], vec![8], Wait::Not),
-            // The end, and nobody who could overtake.
-            (vec![append(10, small), ToWriter::Stop], vec![10, 4, 9], Wait::Not),
-            (vec![], vec![], Wait::Long),
-        ];
-        for (messages, connections, wait) in expected {
-            assert_eq!(step(messages), (connections, wait));
-        }
-    }
-}
+mod tests;

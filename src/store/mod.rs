@@ -53,9 +53,13 @@ pub trait WriteLog: Send {
     /// Whether a `Checkpoint::run` is wanted. True once until `restart_log` was called.
     fn checkpoint_due(&mut self) -> bool;
 
-    /// Between two commits, after `Checkpoint::run`: the short rest of the checkpoint, so that the
-    /// write-ahead log starts over.
-    fn restart_log(&mut self) -> Result<(), StoreError>;
+    /// Between two commits, after `Checkpoint::run` copied so much of the write-ahead log: copies the
+    /// rest, so that the log starts over; where that would take long, another run is due instead.
+    fn restart_log(&mut self, copied_bytes: u64) -> Result<(), StoreError>;
+
+    /// Whether a run is under way for what was committed during the last: much that is committed
+    /// now makes others wait for the restart.
+    fn is_restarting(&self) -> bool;
 
     fn gauges(&self) -> StoreGauges;
 
@@ -63,9 +67,10 @@ pub trait WriteLog: Send {
     fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 
-/// Copies most of the write-ahead log into the database, on a thread of its own.
+/// Copies the write-ahead log into the database, on a thread of its own.
 pub trait Checkpoint: Send {
-    fn run(&mut self) -> Result<(), StoreError>;
+    /// How much of the log is copied then; commits may have made it longer meanwhile.
+    fn run(&mut self) -> Result<u64, StoreError>;
 }
 
 /// What a storage holds up to a `seq`.

@@ -13,6 +13,7 @@
 //! - A reader's view is one SQLite transaction; segments that it lists have all their blocks in it.
 
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -143,7 +144,8 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
     let last = writer.last();
     let epochs = writer.begin_epoch()?;
     file::sync_names(&path)?;
-    let checkpoint = Box::new(wal::Checkpointer { conn: checkpointer });
+    let database = File::open(&path).map_err(|error| OpenError::Path(error.to_string()))?;
+    let checkpoint = Box::new(wal::Checkpointer { conn: checkpointer, database });
     Ok(Opened { log: Box::new(writer), checkpoint, epochs, last })
 }
 

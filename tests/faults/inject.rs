@@ -73,6 +73,7 @@ const SERVE_CALLS: &[(&str, &str, &str, Script)] = &[
     (CHECKPOINTER, "pwrite64", "EIO", Script::Large),
     (CHECKPOINTER, "pwrite64", "ENOSPC", Script::Large),
     (CHECKPOINTER, "fsync", "EIO", Script::Large),
+    (CHECKPOINTER, "fdatasync", "EIO", Script::Large),
 ];
 
 #[test]

@@ -15,6 +15,7 @@ use crate::event::{NewValue, Placed};
 use crate::store::{Batch, Direction, Found, Source, Survey, Upkeep};
 
 mod files;
+mod log;
 
 /// A folder of its own, deleted at the end.
 pub(super) struct Folder(PathBuf);
@@ -244,8 +245,8 @@ fn live(opened: &mut Opened, model: &mut Model, random: &mut Random) {
 fn checkpoint_if_due(opened: &mut Opened) {
     if opened.log.checkpoint_due() {
         assert!(!opened.log.checkpoint_due(), "once until the log was restarted");
-        opened.checkpoint.run().unwrap();
-        opened.log.restart_log().unwrap();
+        let copied_bytes = opened.checkpoint.run().unwrap();
+        opened.log.restart_log(copied_bytes).unwrap();
     }
 }
 
@@ -464,33 +465,4 @@ fn a_value_is_found_whatever_was_looked_for_before() {
         assert_eq!(find(seq, digest(seq) + 10), Ok(None));
         assert_eq!(find(seq, digest(seq) + 1), Ok(None));
     }
-}
-
-#[test]
-fn the_log_starts_over_and_a_held_one_stops_appends() {
-    let folder = Folder::new();
-    let path = folder.file("db");
-    let mut opened = open_with(&path, tiny()).unwrap();
-    let mut random = Random(3);
-    let mut model = Model::default();
-    let mut wal_bytes_max = 0;
-    for _ in 0..300 {
-        live(&mut opened, &mut model, &mut random);
-        wal_bytes_max = wal_bytes_max.max(opened.log.gauges().wal_bytes);
-    }
-    assert!((50_000..200_000).contains(&wal_bytes_max), "{wal_bytes_max}");
-    let mut reader = open_reader(&path).unwrap();
-    reader.begin().unwrap();
-    let big = |n: u32| NewValue::new(format!("{n}").repeat(20_000));
-    let a = id(1);
-    let refused = (0..60).find_map(|n| {
-        let values = [big(n)];
-        opened.log.commit(&[Batch { id: &a, values: &values }]).err()
-    });
-    assert_eq!(refused, Some(StoreError::Failed(wal::HELD.to_owned())));
-    reader.end();
-    let values = [big(99)];
-    let placed = opened.log.commit(&[Batch { id: &a, values: &values }]).unwrap();
-    assert!(placed[0][0].new);
-    assert!(opened.log.gauges().wal_bytes < 200_000);
 }

@@ -2,13 +2,15 @@
 //! over. Called by the writer between commits, and by the checkpointer. Copies nothing by itself:
 //! SQLite's automatic checkpoints are off on every connection.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::{BUSY_TIMEOUT, PAGE_BYTES, Tuning};
+use crate::config;
 use crate::store::{Checkpoint, StoreError};
 
 const HEAD_BYTES: u64 = 32;
@@ -26,8 +28,10 @@ pub(super) const HELD: &str = "something that reads the database (a backup?) kee
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     AboveBytes(u64),
-    /// Said so; nothing more until the log was restarted.
-    Said,
+    /// Once more, after so many runs of the checkpointer.
+    Again(u32),
+    /// Said so, for the run of this number; nothing more until it is over.
+    Said(u32),
 }
 
 #[derive(Debug)]
@@ -35,8 +39,17 @@ pub(super) struct WriteAheadLog {
     /// Set by SQLite's hook after every commit.
     frames: Arc<AtomicU64>,
     due: Due,
+    /// What the last run copied.
+    copied_bytes: u64,
     bytes_soft: u64,
     bytes_hard: u64,
+}
+
+fn bytes_of(frames: u64) -> u64 {
+    match frames {
+        0 => 0,
+        frames => HEAD_BYTES + frames * FRAME_BYTES,
+    }
 }
 
 /// How a checkpoint ended.
@@ -60,14 +73,12 @@ impl WriteAheadLog {
         }))?;
         let bytes_soft = tuning.wal_bytes_soft as u64;
         let bytes_hard = tuning.wal_bytes_hard as u64;
-        Ok(WriteAheadLog { frames, due: Due::AboveBytes(bytes_soft), bytes_soft, bytes_hard })
+        let due = Due::AboveBytes(bytes_soft);
+        Ok(WriteAheadLog { frames, due, copied_bytes: 0, bytes_soft, bytes_hard })
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        match self.frames.load(Ordering::Relaxed) {
-            0 => 0,
-            frames => HEAD_BYTES + frames * FRAME_BYTES,
-        }
+        bytes_of(self.frames.load(Ordering::Relaxed))
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -77,21 +88,57 @@ impl WriteAheadLog {
     pub(super) fn checkpoint_due(&mut self) -> bool {
         match self.due {
             Due::AboveBytes(bytes) if self.bytes() > bytes => {
-                self.due = Due::Said;
+                self.due = Due::Said(1);
                 true
             }
-            Due::AboveBytes(_) | Due::Said => false,
+            Due::Again(runs) => {
+                self.due = Due::Said(runs + 1);
+                true
+            }
+            Due::AboveBytes(_) | Due::Said(_) => false,
+        }
+    }
+
+    pub(super) fn is_restarting(&self) -> bool {
+        matches!(self.due, Due::Again(_) | Due::Said(2..))
+    }
+
+    /// After a run that copied so much: the restart, unless much was committed meanwhile, or SQLite
+    /// has begun the log anew because nothing was. Where a run got no further than the one before, as
+    /// somebody holds the log, another would not either.
+    pub(super) fn restart_after(
+        &mut self,
+        copied_bytes: u64,
+        conn: &Connection,
+    ) -> Result<(), StoreError> {
+        let bytes = self.bytes();
+        if bytes < copied_bytes {
+            (self.due, self.copied_bytes) = (Due::AboveBytes(self.bytes_soft), 0);
+            return Ok(());
+        }
+        let much = bytes - copied_bytes > config::WAL_REST_BYTES as u64;
+        match self.due {
+            Due::Said(runs)
+                if much
+                    && copied_bytes > self.copied_bytes
+                    && runs < config::CHECKPOINT_RUNS_MAX =>
+            {
+                (self.due, self.copied_bytes) = (Due::Again(runs), copied_bytes);
+                Ok(())
+            }
+            _ => self.restart(conn).map(drop),
         }
     }
 
     /// Copies the rest, so that the next commit writes from the log's start.
-    pub(super) fn restart(&mut self, conn: &Connection) -> Result<Copied, StoreError> {
+    fn restart(&mut self, conn: &Connection) -> Result<Copied, StoreError> {
         conn.busy_timeout(RESTART_PATIENCE)?;
         let copied = checkpoint(conn, "RESTART");
         conn.busy_timeout(BUSY_TIMEOUT)?;
         if copied == Ok(Copied::All) {
             self.frames.store(0, Ordering::Relaxed);
         }
+        self.copied_bytes = 0;
         // A log that someone holds is tried again when it has grown by a part, not at once.
         self.due = match self.bytes() {
             0 => Due::AboveBytes(self.bytes_soft),
@@ -120,13 +167,22 @@ pub(super) fn checkpoint(conn: &Connection, mode: &str) -> Result<Copied, StoreE
     Ok(if busy == 0 { Copied::All } else { Copied::Some })
 }
 
-/// A connection for the checkpointer's thread.
+/// The checkpointer's thread has these.
 pub(super) struct Checkpointer {
     pub(super) conn: Connection,
+    /// To sync it. Closed last: the system drops all locks of a process on a file that it closes.
+    pub(super) database: File,
 }
 
 impl Checkpoint for Checkpointer {
-    fn run(&mut self) -> Result<(), StoreError> {
-        checkpoint(&self.conn, "PASSIVE").map(drop)
+    fn run(&mut self) -> Result<u64, StoreError> {
+        let copied = |row: &Row<'_>| row.get::<_, i64>(2);
+        let frames = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], copied)?;
+        // SQLite syncs the copy only when nothing was committed meanwhile, and else leaves that to the
+        // next checkpoint: the restart, which appends wait for.
+        self.database.sync_data().map_err(|error| {
+            StoreError::Fatal(format!("the database could not be synced: {error}"))
+        })?;
+        Ok(bytes_of(u64::try_from(frames).unwrap_or(0)))
     }
 }

@@ -177,8 +177,12 @@ impl WriteLog for Writer {
         self.wal.checkpoint_due()
     }
 
-    fn restart_log(&mut self) -> Result<(), StoreError> {
-        self.wal.restart(&self.conn).map(drop)
+    fn restart_log(&mut self, copied_bytes: u64) -> Result<(), StoreError> {
+        self.wal.restart_after(copied_bytes, &self.conn)
+    }
+
+    fn is_restarting(&self) -> bool {
+        self.wal.is_restarting()
     }
 
     fn gauges(&self) -> StoreGauges {

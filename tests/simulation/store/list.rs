@@ -94,9 +94,13 @@ impl WriteLog for Writer {
         due
     }
 
-    fn restart_log(&mut self) -> Result<(), StoreError> {
+    fn restart_log(&mut self, _: u64) -> Result<(), StoreError> {
         self.commits = Some(0);
         Ok(())
+    }
+
+    fn is_restarting(&self) -> bool {
+        self.commits.is_none()
     }
 
     fn gauges(&self) -> StoreGauges {
@@ -111,8 +115,8 @@ impl WriteLog for Writer {
 struct Nothing;
 
 impl Checkpoint for Nothing {
-    fn run(&mut self) -> Result<(), StoreError> {
-        Ok(())
+    fn run(&mut self) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }
 

@@ -213,10 +213,14 @@ impl WriteLog for Written {
         self.log.checkpoint_due()
     }
 
-    fn restart_log(&mut self) -> Result<(), StoreError> {
+    fn restart_log(&mut self, copied_bytes: u64) -> Result<(), StoreError> {
         // Called all the same: without it no checkpoint would be due again.
-        self.log.restart_log()?;
+        self.log.restart_log(copied_bytes)?;
         self.shared.lock().sabotage.fails_upkeep()
+    }
+
+    fn is_restarting(&self) -> bool {
+        self.log.is_restarting()
     }
 
     fn gauges(&self) -> StoreGauges {

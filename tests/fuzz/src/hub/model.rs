@@ -82,8 +82,12 @@ impl WriteLog for Model {
         false
     }
 
-    fn restart_log(&mut self) -> Result<(), StoreError> {
+    fn restart_log(&mut self, _: u64) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn is_restarting(&self) -> bool {
+        false
     }
 
     fn gauges(&self) -> StoreGauges {

@@ -1,0 +1,117 @@
+//! When the write-ahead log is copied, and starts over.
+
+use super::*;
+
+#[test]
+fn the_log_starts_over_and_a_held_one_stops_appends() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let mut opened = open_with(&path, tiny()).unwrap();
+    let mut random = Random(3);
+    let mut model = Model::default();
+    let mut wal_bytes_max = 0;
+    for _ in 0..300 {
+        live(&mut opened, &mut model, &mut random);
+        wal_bytes_max = wal_bytes_max.max(opened.log.gauges().wal_bytes);
+    }
+    assert!((50_000..200_000).contains(&wal_bytes_max), "{wal_bytes_max}");
+    let mut reader = open_reader(&path).unwrap();
+    reader.begin().unwrap();
+    let big = |n: u32| NewValue::new(format!("{n}").repeat(20_000));
+    let a = id(1);
+    let refused = (0..60).find_map(|n| {
+        let values = [big(n)];
+        opened.log.commit(&[Batch { id: &a, values: &values }]).err()
+    });
+    assert_eq!(refused, Some(StoreError::Failed(wal::HELD.to_owned())));
+    reader.end();
+    let values = [big(99)];
+    let placed = opened.log.commit(&[Batch { id: &a, values: &values }]).unwrap();
+    assert!(placed[0][0].new);
+    assert!(opened.log.gauges().wal_bytes < 200_000);
+}
+
+#[test]
+fn the_checkpointer_runs_again_for_what_was_committed_meanwhile() {
+    let folder = Folder::new();
+    let tuning = Tuning { wal_bytes_hard: usize::MAX, ..tiny() };
+    let path = folder.file("db");
+    let mut opened = open_with(&path, tuning).unwrap();
+    let mut reader = open_reader(&path).unwrap();
+    let mut random = Random(4);
+    // How much is committed during each run, and how many runs there are before the log starts over.
+    let much = config::WAL_REST_BYTES + 100_000;
+    let cases: [(&[usize], u32); 5] = [
+        (&[0], 1),
+        (&[1_000], 1),
+        (&[much, 1_000], 2),
+        (&[much, much, 0], 3),
+        (&[much; 9], config::CHECKPOINT_RUNS_MAX),
+    ];
+    for (meanwhile, runs_expected) in cases {
+        append_bytes(&mut opened, 200_000, &mut random);
+        let mut runs = 0;
+        while opened.log.checkpoint_due() {
+            assert_eq!(opened.log.is_restarting(), runs > 0, "before run {runs} of {meanwhile:?}");
+            // SQLite begins a log anew that is copied and that nobody reads.
+            reader.begin().unwrap();
+            let copied_bytes = opened.checkpoint.run().unwrap();
+            assert_eq!(copied_bytes, opened.log.gauges().wal_bytes, "all that there was");
+            append_bytes(&mut opened, meanwhile[runs as usize], &mut random);
+            reader.end();
+            opened.log.restart_log(copied_bytes).unwrap();
+            runs += 1;
+        }
+        assert_eq!(runs, runs_expected, "{meanwhile:?}");
+        assert_eq!(opened.log.gauges().wal_bytes, 0, "{meanwhile:?}");
+        assert!(!opened.log.is_restarting(), "{meanwhile:?}");
+    }
+}
+
+#[test]
+fn a_log_that_was_begun_anew_meanwhile_is_left_alone() {
+    let folder = Folder::new();
+    let mut opened = open_with(&folder.file("db"), tiny()).unwrap();
+    let mut random = Random(5);
+    append_bytes(&mut opened, 200_000, &mut random);
+    assert!(opened.log.checkpoint_due());
+    let copied_bytes = opened.checkpoint.run().unwrap();
+    append_bytes(&mut opened, 50_000, &mut random);
+    opened.log.restart_log(copied_bytes).unwrap();
+    assert!((50_000..100_000).contains(&opened.log.gauges().wal_bytes));
+    assert!(!opened.log.checkpoint_due() && !opened.log.is_restarting());
+    append_bytes(&mut opened, 100_000, &mut random);
+    assert!(opened.log.checkpoint_due());
+}
+
+#[test]
+fn the_checkpointer_does_not_run_again_for_what_somebody_holds() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let tuning = Tuning { wal_bytes_hard: usize::MAX, ..tiny() };
+    let mut opened = open_with(&path, tuning).unwrap();
+    let mut reader = open_reader(&path).unwrap();
+    let mut random = Random(6);
+    append_bytes(&mut opened, 100_000, &mut random);
+    reader.begin().unwrap();
+    append_bytes(&mut opened, 2 * config::WAL_REST_BYTES, &mut random);
+    let mut runs = 0;
+    while opened.log.checkpoint_due() {
+        let copied_bytes = opened.checkpoint.run().unwrap();
+        assert!((100_000..200_000).contains(&copied_bytes), "{copied_bytes}");
+        opened.log.restart_log(copied_bytes).unwrap();
+        runs += 1;
+    }
+    assert_eq!(runs, 2);
+    reader.end();
+    append_bytes(&mut opened, 100_000, &mut random);
+    assert!(opened.log.checkpoint_due() && !opened.log.is_restarting());
+}
+
+/// One new value of so many bytes.
+fn append_bytes(opened: &mut Opened, bytes: usize, random: &mut Random) {
+    if bytes > 0 {
+        let values = [NewValue::new(format!("{:x}{}", random.next(), "x".repeat(bytes)))];
+        opened.log.commit(&[Batch { id: &id(1), values: &values }]).unwrap();
+    }
+}

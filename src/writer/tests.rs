@@ -1,0 +1,191 @@
+//! The writer over a log that keeps nothing: what is committed together, and in which order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::*;
+use crate::event::{NewValue, Placed, Seq};
+use crate::id::Id;
+use crate::message::Token;
+use crate::store::StoreGauges;
+
+#[derive(Default)]
+struct Log {
+    /// Once until it is restarted.
+    checkpoint_due: bool,
+    shared: Arc<Shared>,
+}
+
+/// What a test sets and sees of the log, which is the writer's.
+#[derive(Default)]
+struct Shared {
+    is_restarting: AtomicBool,
+    /// A commit takes a millisecond for each of the bytes.
+    now_milliseconds: AtomicU64,
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.now_milliseconds.load(Ordering::Relaxed))
+    }
+}
+
+impl WriteLog for Log {
+    fn last(&self) -> Seq {
+        0
+    }
+
+    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let texts = batches.iter().flat_map(|batch| batch.values).map(|value| value.text.len());
+        self.shared.now_milliseconds.fetch_add(texts.sum::<usize>() as u64, Ordering::Relaxed);
+        let placed = Placed { seq: 1, new: false };
+        Ok(batches.iter().map(|batch| vec![placed; batch.values.len()].into()).collect())
+    }
+
+    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+        Ok(Upkeep::Done)
+    }
+
+    fn checkpoint_due(&mut self) -> bool {
+        std::mem::take(&mut self.checkpoint_due)
+    }
+
+    fn restart_log(&mut self, _: u64) -> Result<(), StoreError> {
+        self.checkpoint_due = true;
+        Ok(())
+    }
+
+    fn is_restarting(&self) -> bool {
+        self.shared.is_restarting.load(Ordering::Relaxed)
+    }
+
+    fn gauges(&self) -> StoreGauges {
+        StoreGauges { wal_bytes: u64::from(!self.checkpoint_due), ..StoreGauges::default() }
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_checkpoint_is_due_again_whether_the_last_succeeded_or_not() {
+    let mut writer = Writer::new(Box::new(Log { checkpoint_due: true, ..Log::default() }));
+    let mut step = |message: Option<ToWriter>| {
+        let mut batch: Vec<ToWriter> = message.into_iter().collect();
+        let clock = || Duration::ZERO;
+        writer.step(&mut batch, &mut Vec::new(), &clock).expect("no error is fatal").checkpoint
+    };
+    assert!(step(None));
+    assert!(!step(None), "one at a time");
+    for result in [Ok(0), Err(StoreError::Failed("for now".to_owned())), Ok(0)] {
+        assert!(step(Some(ToWriter::Checkpointed(result))));
+    }
+}
+
+#[test]
+fn a_log_that_started_over_is_told_of_without_a_commit() {
+    let mut writer = Writer::new(Box::<Log>::default());
+    let mut told = |message: Option<ToWriter>| {
+        let mut notices = Vec::new();
+        let step =
+            writer.step(&mut message.into_iter().collect(), &mut notices, &|| Duration::ZERO);
+        step.expect("no error is fatal");
+        let [FromWriter::Gauges(StoreGauges { wal_bytes, .. })] = notices[..] else {
+            panic!("one says it: {notices:?}");
+        };
+        wal_bytes
+    };
+    assert_eq!(told(None), 1);
+    assert_eq!(told(Some(ToWriter::Checkpointed(Ok(0)))), 0);
+}
+
+#[test]
+fn large_subscriptions_join_one_by_one_and_appends_are_looked_at_between_them() {
+    const FEEDS: u32 = 3;
+    let mut writer = Writer::new(Box::<Log>::default());
+    let id = |n: usize| Id::new(&n.to_string()).unwrap();
+    let ids: Arc<[Id]> = (0..config::PUBLISH_STORAGES).map(id).collect();
+    let subscribe = |slot| ToWriter::Subscribe { slot, ids: Arc::clone(&ids) };
+    let mut batch: Vec<ToWriter> = (0..FEEDS).map(subscribe).collect();
+    batch.push(ToWriter::Unsubscribe { slot: 0 });
+    let mut step = |batch: &mut Vec<ToWriter>| {
+        let mut notices = Vec::new();
+        let step = writer.step(batch, &mut notices, &|| Duration::ZERO);
+        notices.retain(|notice| !matches!(notice, FromWriter::Gauges(_)));
+        (step.expect("no error is fatal").wait, notices)
+    };
+    for slot in 0..FEEDS {
+        let (wait, notices) = step(&mut batch);
+        assert_eq!(wait, Wait::Not);
+        let [FromWriter::Joined { slot: joined, .. }] = notices[..] else {
+            panic!("one joins: {notices:?}");
+        };
+        assert_eq!(joined, slot);
+    }
+    let (wait, notices) = step(&mut batch);
+    assert!(matches!(notices[..], [FromWriter::Left { slot: 0 }]), "{notices:?}");
+    assert_eq!(wait, Wait::Long);
+}
+
+/// An append over a connection, of a value with so many bytes.
+fn append(connection: u32, bytes: usize) -> ToWriter {
+    let token = Token { connection, exchange: 0 };
+    let (id, values) = (Id::new("a").unwrap(), vec![NewValue::new("x".repeat(bytes))]);
+    ToWriter::Append(Append { token, id, values })
+}
+
+/// The connections whose appends one step commits, and how long the writer waits then.
+fn commit(writer: &mut Writer, mut batch: Vec<ToWriter>, shared: &Shared) -> (Vec<u32>, Wait) {
+    let mut notices = Vec::new();
+    let step = writer.step(&mut batch, &mut notices, &|| shared.now());
+    let mut committed = notices.into_iter().filter_map(|notice| match notice {
+        FromWriter::Committed(commit) => Some(commit.appended),
+        _ => None,
+    });
+    let appended = committed.next().unwrap_or_default();
+    assert!(committed.next().is_none(), "a step makes one transaction");
+    let connections = appended.iter().map(|a| a.append.token.connection).collect();
+    (connections, step.expect("no error is fatal").wait)
+}
+
+const SMALL: usize = 1;
+const SHARE: usize = config::COMMIT_LARGE_BYTES;
+
+#[test]
+fn small_appends_go_before_large_ones_that_go_in_shares() {
+    let mut writer = Writer::new(Box::<Log>::default());
+    let large =
+        vec![append(1, 2 * SHARE), append(2, SHARE / 2), append(3, 1 << 17), append(4, SHARE)];
+    let first = large.into_iter().chain([append(5, SMALL)]).collect();
+    let steps: [(Vec<ToWriter>, Vec<u32>, Wait); 5] = [
+        (first, vec![5], Wait::Not),
+        (vec![append(6, SMALL)], vec![6, 1], Wait::Not),
+        (vec![], vec![2, 3], Wait::Not),
+        (vec![], vec![4], Wait::Not),
+        // After a slice of upkeep.
+        (vec![], vec![], Wait::Long),
+    ];
+    for (messages, connections, wait) in steps {
+        assert_eq!(commit(&mut writer, messages, &Shared::default()), (connections, wait));
+    }
+}
+
+#[test]
+fn large_appends_wait_while_the_log_restarts() {
+    let log = Log::default();
+    let shared = Arc::clone(&log.shared);
+    let mut writer = Writer::new(Box::new(log));
+    let steps: [(bool, Vec<ToWriter>, Vec<u32>, Wait); 6] = [
+        (true, vec![append(1, SHARE), append(2, SMALL)], vec![2], Wait::Long),
+        (true, vec![append(3, SMALL)], vec![3], Wait::Long),
+        (false, vec![ToWriter::Checkpointed(Ok(0))], vec![1], Wait::Not),
+        (true, vec![append(4, SHARE)], vec![], Wait::Long),
+        (true, vec![ToWriter::Stop], vec![4], Wait::Not),
+        (true, vec![], vec![], Wait::Long),
+    ];
+    for (is_restarting, messages, connections, wait) in steps {
+        shared.is_restarting.store(is_restarting, Ordering::Relaxed);
+        assert_eq!(commit(&mut writer, messages, &shared), (connections, wait));
+    }
+}
