@@ -21,9 +21,17 @@ pub struct Writer {
     /// Large appends that were not committed yet, in order. The hub takes one append of a connection
     /// at a time, so that none overtakes its own client's.
     large: VecDeque<Append>,
-    /// The last commit was of small appends only, though large ones waited.
-    overtaken: bool,
+    turn: Turn,
     upkeep: Upkeep,
+}
+
+/// Who is next where both small and large appends wait.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// The small ones, and until then only those: a share of large ones took as long.
+    Small { until: Duration },
+    /// The large ones, from then on.
+    Large { from: Duration },
 }
 
 enum Change {
@@ -32,14 +40,15 @@ enum Change {
 }
 
 /// How long the writer may wait for its next batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wait {
-    /// Until there is something to do.
-    Long,
-    /// A moment: the reader holds the copy of the index that is to be published.
-    Brief,
     /// Not at all: there is upkeep to do, more of the index to be published, or more to commit.
     Not,
+    /// A moment: the reader holds the copy of the index that is to be published, or large appends
+    /// leave small ones the time that is theirs.
+    Brief,
+    /// Until there is something to do.
+    Long,
 }
 
 /// What a step asks of the threads around it.
@@ -59,7 +68,7 @@ impl Writer {
             shadow: Shadow::default(),
             unpublished: VecDeque::new(),
             large: VecDeque::new(),
-            overtaken: false,
+            turn: Turn::Small { until: Duration::ZERO },
             upkeep: Upkeep::More,
         }
     }
@@ -111,21 +120,37 @@ impl Writer {
                 ToWriter::Stop => stop = true,
             }
         }
-        self.take_large(&mut appends, stop);
+        let has_large = self.take_large(&mut appends, stop, clock());
         if !appends.is_empty() {
+            let begin = clock();
             notices.push(self.commit(appends, clock)?);
             self.upkeep = Upkeep::More;
+            if has_large {
+                let end = clock();
+                self.turn = Turn::Small { until: end + (end - begin) };
+            }
         }
         let published = self.publish(notices);
-        let wait = match self.upkeep {
-            _ if self.has_unpublished() && published > 0 => Wait::Not,
-            _ if !self.large.is_empty() && self.log.is_restarting() => Wait::Long,
-            _ if !self.large.is_empty() => Wait::Not,
-            _ if self.has_unpublished() => Wait::Brief,
-            Upkeep::More => Wait::Not,
-            Upkeep::Done => Wait::Long,
-        };
+        let wait = self.wait(published, clock());
         Ok(Step { wait, checkpoint: self.log.checkpoint_due(), stop })
+    }
+
+    /// The least that anything allows.
+    fn wait(&self, published: usize, now: Duration) -> Wait {
+        let for_index = match published {
+            _ if !self.has_unpublished() => Wait::Long,
+            0 => Wait::Brief,
+            _ => Wait::Not,
+        };
+        let for_others = match (self.turn, self.upkeep) {
+            // The checkpointer says when that is over.
+            _ if !self.large.is_empty() && self.log.is_restarting() => Wait::Long,
+            (Turn::Large { from }, _) if !self.large.is_empty() && now < from => Wait::Brief,
+            _ if !self.large.is_empty() => Wait::Not,
+            (_, Upkeep::More) => Wait::Not,
+            (_, Upkeep::Done) => Wait::Long,
+        };
+        for_index.min(for_others)
     }
 
     /// Everything was answered; nothing more comes.
@@ -133,13 +158,13 @@ impl Writer {
         self.log.close()
     }
 
-    /// Adds a share of the large appends to what is committed, at every second commit: small ones
-    /// wait for one such share at most, and large ones for one commit without.
-    fn take_large(&mut self, appends: &mut Vec<Append>, all: bool) {
-        let goes_first = !appends.is_empty() && !self.large.is_empty();
-        self.overtaken = goes_first && !self.overtaken && !all;
-        if self.overtaken || (self.log.is_restarting() && !all) {
-            return;
+    /// Adds a share of the large appends to what is committed, and says whether it did.
+    fn take_large(&mut self, appends: &mut Vec<Append>, all: bool, now: Duration) -> bool {
+        if self.large.is_empty() {
+            return false;
+        }
+        if !all && (self.log.is_restarting() || self.overtaken(!appends.is_empty(), now)) {
+            return false;
         }
         let mut bytes = 0;
         while let Some(append) = self.large.front()
@@ -147,6 +172,21 @@ impl Writer {
         {
             bytes += append.bytes();
             appends.extend(self.large.pop_front());
+        }
+        true
+    }
+
+    /// Small appends that waited for a share of large ones go before the next, and so do those that
+    /// come until as much time has passed as the share took: whoever sends each when the last was
+    /// answered would wait for a share with every one of them.
+    fn overtaken(&mut self, by_some: bool, now: Duration) -> bool {
+        match self.turn {
+            Turn::Small { until } if by_some => {
+                self.turn = Turn::Large { from: until };
+                true
+            }
+            Turn::Small { .. } => false,
+            Turn::Large { from } => now < from,
         }
     }
 

@@ -172,6 +172,36 @@ fn small_appends_go_before_large_ones_that_go_in_shares() {
 }
 
 #[test]
+fn small_appends_that_waited_have_as_long_as_they_waited() {
+    let log = Log::default();
+    let shared = Arc::clone(&log.shared);
+    let mut writer = Writer::new(Box::new(log));
+    let both = vec![append(1, 2 * SHARE), append(2, SHARE)];
+    assert_eq!(commit(&mut writer, both, &shared), (vec![1], Wait::Not));
+    let took = shared.now_milliseconds.load(Ordering::Relaxed);
+    // When, in parts of that.
+    let steps: [(u64, Vec<ToWriter>, Vec<u32>, Wait); 9] = [
+        (10, vec![append(3, SMALL)], vec![3], Wait::Brief),
+        (12, vec![], vec![], Wait::Brief),
+        (15, vec![append(4, SMALL)], vec![4], Wait::Brief),
+        (19, vec![append(5, SHARE)], vec![], Wait::Brief),
+        (20, vec![append(6, SMALL)], vec![6, 2], Wait::Not),
+        // None has waited.
+        (31, vec![append(7, SHARE)], vec![5], Wait::Not),
+        // Long after.
+        (90, vec![append(8, SMALL)], vec![8], Wait::Not),
+        (90, vec![], vec![7], Wait::Not),
+        // The end.
+        (96, vec![append(9, SMALL), append(10, SHARE), ToWriter::Stop], vec![9, 10], Wait::Not),
+    ];
+    for (tenths, messages, connections, wait) in steps {
+        shared.now_milliseconds.store(took * tenths / 10, Ordering::Relaxed);
+        let seen = commit(&mut writer, messages, &shared);
+        assert_eq!(seen, (connections, wait), "at {tenths}");
+    }
+}
+
+#[test]
 fn large_appends_wait_while_the_log_restarts() {
     let log = Log::default();
     let shared = Arc::clone(&log.shared);
@@ -188,4 +218,13 @@ fn large_appends_wait_while_the_log_restarts() {
         shared.is_restarting.store(is_restarting, Ordering::Relaxed);
         assert_eq!(commit(&mut writer, messages, &shared), (connections, wait));
     }
+    // Subscriptions do not wait with them.
+    let subscribe = |slot| ToWriter::Subscribe { slot, ids: [Id::new("a").unwrap()].into() };
+    let published = writer.published();
+    let held = published.load();
+    let messages = vec![append(5, SHARE), subscribe(0)];
+    assert_eq!(commit(&mut writer, messages, &shared), (vec![], Wait::Long));
+    assert_eq!(commit(&mut writer, vec![subscribe(1)], &shared), (vec![], Wait::Brief));
+    drop(held);
+    assert_eq!(commit(&mut writer, vec![], &shared), (vec![], Wait::Long));
 }

@@ -1,5 +1,6 @@
 //! Size: heads, bodies, selections and filters as large as they may be, and larger.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,21 +31,32 @@ fn post(target: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// Where this stands in a request, eight digits take its place that no request had before.
+const NEW: &str = "########";
+
 /// Sends the requests in turn over so many connections, each as soon as the one before it was
 /// answered, and counts the answers.
 fn hammer(server: &Server, connections: usize, time: Duration, requests: &[Vec<u8>]) -> Statuses {
     let statuses = Mutex::new(Statuses::new());
+    let places: Vec<Vec<usize>> = requests.iter().map(|request| places_of_new(request)).collect();
+    let next = AtomicUsize::new(0);
     let (address, begin) = (server.address(), Instant::now());
     thread::scope(|scope| {
         for number in 0..connections {
-            let statuses = &statuses;
+            let (statuses, places, next) = (&statuses, &places, &next);
             scope.spawn(move || {
                 let mut connection = Connection::open(address);
-                for request in requests.iter().cycle().skip(number) {
+                for (request, places) in requests.iter().zip(places).cycle().skip(number) {
                     if begin.elapsed() >= time {
                         return;
                     }
-                    connection.send(request);
+                    let digits = format!("{:08}", next.fetch_add(1, Ordering::Relaxed));
+                    let mut request = Cow::Borrowed(request.as_slice());
+                    for &place in places {
+                        request.to_mut()[place..][..digits.len()]
+                            .copy_from_slice(digits.as_bytes());
+                    }
+                    connection.send(&*request);
                     let reply = connection.reply();
                     *statuses.lock().expect("no holder panics").entry(reply.status).or_default() +=
                         1;
@@ -56,6 +68,11 @@ fn hammer(server: &Server, connections: usize, time: Duration, requests: &[Vec<u
         }
     });
     statuses.into_inner().expect("no holder panics")
+}
+
+fn places_of_new(request: &[u8]) -> Vec<usize> {
+    let windows = request.windows(NEW.len()).enumerate();
+    windows.filter(|(_, window)| *window == NEW.as_bytes()).map(|(place, _)| place).collect()
 }
 
 fn head_of(bytes: usize) -> Vec<u8> {
@@ -103,13 +120,14 @@ fn bodies_at_and_over_their_limit() {
         let start = "{\"value\":\"v\",\"ignored\":\"";
         post("/set/a", format!("{start}{}\"}}", "x".repeat(bytes - start.len() - 2)).as_bytes())
     };
-    let values: Vec<String> = (0..15).map(|n| format!("{n}{}", "x".repeat(MIB - 10))).collect();
-    let many: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    let large = |n: usize| format!("{n}{NEW}{}", "x".repeat(MIB - 20));
+    let values = |values: Vec<String>| json!({ "values": values }).to_string();
     let requests = [
         padded(BODY_BYTES_MAX),
         padded(BODY_BYTES_MAX + 1),
-        post("/set/b", json!({ "values": values }).to_string().as_bytes()),
-        post("/set/c", json!({ "values": many }).to_string().as_bytes()),
+        post("/set/b", values((0..15).map(large).collect()).as_bytes()),
+        post("/set/c", values((0..10_000).map(|n| n.to_string()).collect()).as_bytes()),
+        post("/set/d", values((0..10_000).map(|n| format!("{n}{NEW}")).collect()).as_bytes()),
     ];
     // A debug build's one writer looks 10,000 values up for a second, too.
     let shared = size(&["append", "event", "cold read"][..], &[]);
