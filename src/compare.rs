@@ -386,9 +386,9 @@ impl Set {
                     .find(&source, to, Direction::OldestFirst, &mut |f| visit(f.seq, f.hash))?;
             }
             Set::Server => {
-                slice
-                    .log
-                    .scan(after, to, &mut |seq, id, hash| visit(seq, server_hash(id, &hash)))?;
+                slice.log.scan(after, to, Direction::OldestFirst, &mut |seq, id, hash| {
+                    visit(seq, server_hash(id, &hash))
+                })?;
             }
         }
         Ok(cut)

@@ -1,12 +1,16 @@
-//! Owns the search for the oldest or the newest events of many storages, in slices: a slice walks a
-//! few storages, and no further than the last event that is still among the first. Plans and readers
+//! Owns the search for the oldest or the newest events of many storages, in slices. Plans and readers
 //! call it where a selection is large: a walk over all of its storages at once would begin with a
 //! look-up for each, and hold up every other read. Reads no values.
+//!
+//! It begins with a scan of the log itself, which ends soon where most of what is near is wanted, or
+//! where there is little: a client that comes back lacks the newest events, of whatever storage. Where
+//! it goes on and finds little, a slice walks a few storages, and no further than the last event that
+//! is still among the first.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::ops::ControlFlow;
 
-use crate::config::{GATHERED_STORAGES, SCAN_EVENTS};
+use crate::config::{GATHERED_STORAGES, LOOK_UP_EVENTS, SCAN_EVENTS, SCANNED_EVENTS};
 use crate::event::Seq;
 use crate::store::{Direction, Found, ReadLog, Source, StoreError};
 
@@ -14,7 +18,11 @@ use crate::store::{Direction, Found, ReadLog, Source, StoreError};
 pub struct Gathering {
     direction: Direction,
     most: usize,
+    /// What is still to be looked at is past this event...
+    after: Seq,
+    /// ... and not past this one.
     to: Seq,
+    method: Method,
     /// The first `most` so far, in the direction; on top the last of them.
     kept: BinaryHeap<(Rank, u32)>,
     /// The newest of the events that were looked at.
@@ -25,6 +33,14 @@ pub struct Gathering {
     /// those of the slice before.
     next: usize,
     goes_on_at: Option<Seq>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Method {
+    /// Looks at every event of the log, whatever its storage; at so many so far.
+    Scan { looked_at: usize },
+    /// Looks only at events of the storages, one storage after the other.
+    Walk,
 }
 
 /// What a gathering goes through: so many storages, where each starts, and what is left out.
@@ -40,8 +56,18 @@ type Rank = u64;
 impl Gathering {
     /// Of the events up to `to` the first `most` in the direction.
     pub fn new(direction: Direction, most: usize, to: Seq) -> Gathering {
-        let (kept, order) = (BinaryHeap::new(), Box::default());
-        Gathering { direction, most, to, kept, newest: 0, order, next: 0, goes_on_at: None }
+        Gathering {
+            direction,
+            most,
+            after: 0,
+            to,
+            method: Method::Scan { looked_at: 0 },
+            kept: BinaryHeap::new(),
+            newest: 0,
+            order: Box::default(),
+            next: 0,
+            goes_on_at: None,
+        }
     }
 
     pub fn direction(&self) -> Direction {
@@ -54,6 +80,73 @@ impl Gathering {
         log: &mut dyn ReadLog,
         storages: &Storages<'_>,
     ) -> Result<bool, StoreError> {
+        if let Method::Scan { looked_at } = self.method {
+            if looked_at == 0 {
+                let afters = (0..storages.count).map(|place| (storages.source)(place).after);
+                self.after = afters.min().unwrap_or(self.to);
+            }
+            if self.scan_pays(looked_at, storages.count) {
+                return self.scan(log, storages, looked_at);
+            }
+            self.method = Method::Walk;
+        }
+        self.walk(log, storages)
+    }
+
+    /// Whether the rest of a scan is likely to cost less than a walk, or the scan has cost too little
+    /// to say: an eighth of the walk. That there was much says little of what follows: a scan that costs
+    /// more than expected, and than a walk, goes on only where its end is near.
+    fn scan_pays(&self, looked_at: usize, storages: usize) -> bool {
+        let walk = storages * LOOK_UP_EVENTS;
+        let rest = self.to.saturating_sub(self.after) as usize;
+        let lacking = self.most - self.kept.len();
+        let expected = match self.kept.len() {
+            0 => rest,
+            found => rest.min(lacking * looked_at / found),
+        };
+        let likely = expected <= walk && (looked_at <= walk || rest <= walk);
+        likely || looked_at < walk / 8
+    }
+
+    /// Looks at the log itself, from where it ended before.
+    fn scan(
+        &mut self,
+        log: &mut dyn ReadLog,
+        storages: &Storages<'_>,
+        looked_at: usize,
+    ) -> Result<bool, StoreError> {
+        let source = |place| (storages.source)(place);
+        let places: HashMap<&str, usize> =
+            (0..storages.count).map(|place| (source(place).id.as_str(), place)).collect();
+        let slice = match looked_at {
+            0 => SCANNED_EVENTS.min(storages.count * LOOK_UP_EVENTS / 8 + 1),
+            _ => SCANNED_EVENTS,
+        };
+        let mut left = slice;
+        log.scan(self.after, self.to, self.direction, &mut |seq, id, hash| {
+            match self.direction {
+                Direction::OldestFirst => self.after = seq,
+                Direction::NewestFirst => self.to = seq - 1,
+            }
+            if let Some(&place) = places.get(id).filter(|place| source(**place).after < seq) {
+                self.newest = self.newest.max(seq);
+                if !(storages.leaves_out)(&Found { source: place, seq, hash }) {
+                    self.kept.push((self.rank(seq), place as u32));
+                }
+            }
+            left -= 1;
+            if left == 0 || self.is_full() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        self.method = Method::Scan { looked_at: looked_at + slice - left };
+        Ok(left == 0 && !self.is_full() && self.after < self.to)
+    }
+
+    /// Looks at a few of the storages, and no further than the last event that would be kept.
+    fn walk(&mut self, log: &mut dyn ReadLog, storages: &Storages<'_>) -> Result<bool, StoreError> {
         if self.order.len() != storages.count {
             self.order = (0..storages.count as u32).collect();
             self.order.sort_by_cached_key(|place| (storages.source)(*place as usize).id.key());
@@ -90,7 +183,7 @@ impl Gathering {
         let last = self.kept.peek().filter(|_| full).map(|(rank, _)| self.seq(*rank));
         match self.direction {
             Direction::OldestFirst => {
-                let after = self.goes_on_at.unwrap_or(0);
+                let after = self.goes_on_at.unwrap_or(self.after);
                 sources.iter_mut().for_each(|source| source.after = source.after.max(after));
                 last.map_or(self.to, |last| last - 1)
             }
@@ -146,3 +239,6 @@ impl Gathering {
         found.map(|(rank, source)| (seq(rank), source as usize)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@
 //! | [`filter`] | inverse Bloom filters and sketches: what a client sends to find a difference |
 //! | [`index`] | who gets a storage's events: two copies, swapped |
 //! | [`plan`] | a read whose cursors were resolved, and what its filters need first |
-//! | [`gather`] | the oldest or newest events of many storages, found in slices |
+//! | [`gather`] | the oldest or newest events of many storages, in slices of a scan or of look-ups |
 //! | [`compare`] | the answer of `/bloom`, in slices |
 //! | [`held`] | a count of what is held across threads |
 //! | [`sync`] | what threads share beside channels |

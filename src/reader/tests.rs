@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use serde_json::Value;
 
-use crate::config::{GATHERED_STORAGES, VALUE_BYTES_MAX};
+use crate::config::{GATHERED_STORAGES, SCANNED_EVENTS, VALUE_BYTES_MAX};
 use crate::event::Hash;
 use crate::filter::InverseBloom;
 use crate::message::{Asker, Token};
@@ -80,11 +80,23 @@ impl ReadLog for Log {
 
     fn scan(
         &mut self,
-        _: Seq,
-        _: Seq,
-        _: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
+        after: Seq,
+        to: Seq,
+        direction: Direction,
+        visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        unreachable!("no page scans the whole log")
+        let mut seqs: Vec<Seq> = (after + 1..=to).collect();
+        if direction == Direction::NewestFirst {
+            seqs.reverse();
+        }
+        for (seen, seq) in seqs.into_iter().enumerate() {
+            assert!(seen < SCANNED_EVENTS, "no step looks at more");
+            let (id, value) = &self.events[seq as usize - 1];
+            if visit(seq, id.as_str(), Hash::of(value)).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn values(
@@ -362,6 +374,8 @@ fn a_large_selection_is_looked_through_in_slices_and_reads_as_any_other() {
         (0..STORAGES).map(item).collect()
     };
     let (none, half) = (|_| 0, to / 2);
+    // All but those that most events are of.
+    let few: Vec<ReadItem> = (20..STORAGES).map(|n| whole(&format!("s{n}"))).collect();
     let nowhere = (EVENTS..EVENTS + STORAGES).map(|n| whole(&format!("s{n}"))).collect();
     let plan_of = |items, after, window| {
         let (last, held, selection_held) = (None, None, None);
@@ -382,6 +396,9 @@ fn a_large_selection_is_looked_through_in_slices_and_reads_as_any_other() {
         (all(&|_| to, false), 0, Window::All),
         (all(&|n| 100 * n as Seq, false), 0, Window::All),
         (nowhere, 0, Window::All),
+        (few.clone(), 0, Window::All),
+        (few.clone(), 0, Window::Newest(300)),
+        (few, 0, Window::Oldest(300)),
         (all(&none, false), 0, Window::Oldest(1)),
         (all(&none, true), 0, Window::Oldest(7_000)),
         (all(&none, true), 0, Window::Oldest(of_filtered)),

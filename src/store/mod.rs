@@ -131,6 +131,7 @@ pub trait ReadLog: Send {
         &mut self,
         after: Seq,
         to: Seq,
+        direction: Direction,
         visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 

@@ -119,7 +119,7 @@ pub(crate) fn check(db: &Path, told: &Told, what: &str) {
 fn stored(reader: &mut dyn ReadLog, last: Seq, what: &str) -> Stored {
     let mut stored = Stored { events: Vec::new(), storages: BTreeMap::new() };
     let mut once = BTreeSet::new();
-    let scanned = reader.scan(0, last, &mut |seq, id, hash| {
+    let scanned = reader.scan(0, last, Direction::OldestFirst, &mut |seq, id, hash| {
         stored.events.push((id.to_owned(), hash));
         assert_eq!(seq, stored.events.len() as Seq, "{what}: the log has a gap");
         assert!(once.insert((id.to_owned(), hash.0)), "{what}: the value at {seq} stands twice");

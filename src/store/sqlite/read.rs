@@ -157,11 +157,17 @@ impl ReadLog for Reader {
         &mut self,
         after: Seq,
         to: Seq,
+        direction: Direction,
         visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT seq, id, hash FROM log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
-        )?;
+        let mut statement = self.conn.prepare_cached(match direction {
+            Direction::OldestFirst => {
+                "SELECT seq, id, hash FROM log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq"
+            }
+            Direction::NewestFirst => {
+                "SELECT seq, id, hash FROM log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq DESC"
+            }
+        })?;
         let mut rows = statement.query(params![sql(after), sql(to)])?;
         while let Some(row) = rows.next()? {
             let id = row.get_ref(1)?.as_str().map_err(|_| corrupt(MALFORMED))?;

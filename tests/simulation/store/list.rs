@@ -175,10 +175,15 @@ impl ReadLog for Reader {
         &mut self,
         after: Seq,
         to: Seq,
+        direction: Direction,
         visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let state = self.shared.lock();
-        let mut events = state.record.all(to).filter(|(seq, _)| *seq > after);
+        let mut events: Vec<_> = state.record.all(to).filter(|(seq, _)| *seq > after).collect();
+        if direction == Direction::NewestFirst {
+            events.reverse();
+        }
+        let mut events = events.into_iter();
         let _ = events.try_for_each(|(seq, e)| visit(seq, &e.storage, Hash(e.digest)));
         Ok(())
     }

@@ -279,10 +279,11 @@ impl ReadLog for Read {
         &mut self,
         after: Seq,
         to: Seq,
+        direction: Direction,
         visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.durable(to);
-        self.try_it()?.scan(after, to, visit)
+        self.try_it()?.scan(after, to, direction, visit)
     }
 
     fn values(

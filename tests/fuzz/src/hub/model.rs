@@ -176,11 +176,18 @@ impl ReadLog for ModelReader {
         &mut self,
         after: Seq,
         to: Seq,
+        direction: Direction,
         visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let state = self.model.0.lock().unwrap();
-        let mut events = state.events.iter().zip(1..=to).filter(|(_, seq)| *seq > after);
-        let _ = events.try_for_each(|(event, seq)| visit(seq, event.id.as_str(), event.hash));
+        let mut events: Vec<_> =
+            state.events.iter().zip(1..=to).filter(|(_, seq)| *seq > after).collect();
+        if direction == Direction::NewestFirst {
+            events.reverse();
+        }
+        let _ = events
+            .into_iter()
+            .try_for_each(|(event, seq)| visit(seq, event.id.as_str(), event.hash));
         Ok(())
     }
 
