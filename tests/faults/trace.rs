@@ -104,7 +104,8 @@ impl Parser<'_> {
             return Some(());
         }
         // A thread that was killed as it began a call, before strace saw which.
-        if rest == "<... ??? resumed>) = ?" && !self.begun.contains_key(&thread) {
+        let unseen = ["<... ??? resumed>) = ?", "???( <detached ...>"];
+        if unseen.contains(&rest) && !self.begun.contains_key(&thread) {
             return Some(());
         }
         let resumed = rest.strip_prefix("<... ");
@@ -248,6 +249,7 @@ fn a_log_is_read_as_strace_writes_it() {
                7 1700000000.000060 pwrite64(3</f/x.db>, \"b\", 1, 7) = ?\n\
                9 1700000000.000060 pwrite64(3</f/x.db>, \"c\", 1, 8) = ? <unavailable>\n\
                8 1700000000.000061 <... ??? resumed>) = ?\n\
+               9 1700000000.000061 ???( <detached ...>\n\
                7 1700000000.000061 +++ killed by SIGKILL +++\n";
     let step = |moment: Moment, name: &str, change| Step {
         moment: 1_700_000_000_000_000 + moment,
