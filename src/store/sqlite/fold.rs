@@ -2,11 +2,14 @@
 //! transactions that its caller opens. Called by `upkeep`. What it wrote counts once it is finished
 //! and committed; before that it can be dropped at any moment, and only leaves garbage.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use rusqlite::Connection;
 
 use super::bloom::Bloom;
 use super::segment::{Segment, SegmentWriter};
-use super::unfolded::Unfolded;
+use super::unfolded::{Entry, Unfolded};
 use crate::event::Seq;
 use crate::id::StorageKey;
 use crate::store::StoreError;
@@ -17,21 +20,19 @@ pub(super) struct Fold {
     stage: Stage,
 }
 
-/// What is still to be written, the next one last.
+/// What is still to be written, the next one on top: sorting all of it at once would keep the appends
+/// of one commit for a millisecond.
 #[derive(Debug)]
 enum Stage {
-    Postings(Vec<(StorageKey, Seq)>),
-    Digests(Vec<(u64, Seq)>),
+    Postings(BinaryHeap<Reverse<(StorageKey, Seq)>>),
+    Digests(BinaryHeap<Reverse<(u64, Seq)>>),
 }
 
 impl Fold {
     /// Of the segment's events, which are all unfolded.
     pub(super) fn new(segment: Segment, unfolded: &Unfolded) -> Fold {
-        let mut order: Vec<_> = (segment.first..=segment.last)
-            .map(|seq| (unfolded.get(seq).expect("a fold is of unfolded events").storage, seq))
-            .collect();
-        order.sort_unstable_by(|a, b| b.cmp(a));
-        Fold { writer: SegmentWriter::new(segment), stage: Stage::Postings(order) }
+        let postings = in_order(segment, unfolded, |entry| entry.storage);
+        Fold { writer: SegmentWriter::new(segment), stage: Stage::Postings(postings) }
     }
 
     pub(super) fn segment(&self) -> Segment {
@@ -48,19 +49,20 @@ impl Fold {
     ) -> Result<usize, StoreError> {
         while units > 0 {
             let more = match &mut self.stage {
-                Stage::Postings(order) => match order.pop() {
-                    Some((storage, seq)) => {
-                        let entry = unfolded.get(seq).expect("a fold is of unfolded events");
-                        self.writer.posting(conn, storage, seq, &entry.hash)?;
+                Stage::Postings(postings) => match postings.pop() {
+                    Some(Reverse((storage, seq))) => {
+                        let hash = &entry(unfolded, seq).hash;
+                        self.writer.posting(conn, storage, seq, hash)?;
                         true
                     }
                     None => {
-                        self.stage = Stage::Digests(self.digests(unfolded));
+                        let digests = in_order(self.segment(), unfolded, |entry| entry.digest);
+                        self.stage = Stage::Digests(digests);
                         true
                     }
                 },
-                Stage::Digests(order) => match order.pop() {
-                    Some((digest, seq)) => {
+                Stage::Digests(digests) => match digests.pop() {
+                    Some(Reverse((digest, seq))) => {
                         self.writer.digest(conn, digest, seq)?;
                         true
                     }
@@ -75,16 +77,20 @@ impl Fold {
         Ok(units)
     }
 
-    fn digests(&self, unfolded: &Unfolded) -> Vec<(u64, Seq)> {
-        let Segment { first, last, .. } = self.segment();
-        let mut order: Vec<_> = (first..=last)
-            .map(|seq| (unfolded.get(seq).expect("a fold is of unfolded events").digest, seq))
-            .collect();
-        order.sort_unstable_by(|a, b| b.cmp(a));
-        order
-    }
-
     pub(super) fn finish(self, conn: &Connection) -> Result<(Segment, Bloom), StoreError> {
         self.writer.finish(conn)
     }
+}
+
+/// A segment's events by what an index has them by.
+fn in_order<T: Ord>(
+    segment: Segment,
+    unfolded: &Unfolded,
+    by: impl Fn(&Entry) -> T,
+) -> BinaryHeap<Reverse<(T, Seq)>> {
+    (segment.first..=segment.last).map(|seq| Reverse((by(entry(unfolded, seq)), seq))).collect()
+}
+
+fn entry(unfolded: &Unfolded, seq: Seq) -> &Entry {
+    unfolded.get(seq).expect("a fold is of unfolded events")
 }

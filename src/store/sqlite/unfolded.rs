@@ -1,5 +1,6 @@
 //! Owns the events that no segment holds yet, on the writing side: enough of each to know a value
-//! again, and to fold it. Called by the writer and by folds; rebuilt from the log at start.
+//! again, and to fold it. Called by the writer and by folds; rebuilt from the log at start. Those that
+//! a segment holds by now leave one by one, as others come: thousands at once would keep a commit.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -23,10 +24,16 @@ pub(super) struct Entry {
     previous: Seq,
 }
 
-/// Consecutive events from `first` on.
+/// Folded events that leave for one that comes: more than one, so that all do.
+const LEAVING: usize = 2;
+
+/// Consecutive events.
 #[derive(Debug)]
 pub(super) struct Unfolded {
-    first: Seq,
+    /// How far the segments reach.
+    mark: Seq,
+    /// The first of `entries`, of which those up to the mark are leaving.
+    oldest: Seq,
     entries: VecDeque<Entry>,
     /// The newest event of each digest.
     newest: HashMap<u64, Seq>,
@@ -35,24 +42,25 @@ pub(super) struct Unfolded {
 impl Unfolded {
     /// Nothing past the mark.
     pub(super) fn after(mark: Seq) -> Unfolded {
-        Unfolded { first: mark + 1, entries: VecDeque::new(), newest: HashMap::new() }
+        let (entries, newest) = (VecDeque::new(), HashMap::new());
+        Unfolded { mark, oldest: mark + 1, entries, newest }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        (self.last() - self.mark) as usize
     }
 
     pub(super) fn first(&self) -> Seq {
-        self.first
+        self.mark + 1
     }
 
     /// The newest event, or the mark.
     pub(super) fn last(&self) -> Seq {
-        self.first + self.entries.len() as Seq - 1
+        self.oldest + self.entries.len() as Seq - 1
     }
 
     pub(super) fn get(&self, seq: Seq) -> Option<&Entry> {
-        self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+        self.entries.get(usize::try_from(seq.checked_sub(self.oldest)?).ok()?)
     }
 
     pub(super) fn find(&self, storage: StorageKey, digest: u64, hash: &Hash) -> Option<Seq> {
@@ -71,6 +79,7 @@ impl Unfolded {
         let seq = self.last() + 1;
         let previous = self.newest.insert(digest, seq).unwrap_or(0);
         self.entries.push_back(Entry { storage, hash, digest, previous });
+        self.let_go(LEAVING);
         seq
     }
 
@@ -86,14 +95,21 @@ impl Unfolded {
         }
     }
 
-    /// Lets go of every event up to `last`: a segment holds them.
+    /// A segment holds every event up to `last`.
     pub(super) fn forget(&mut self, last: Seq) {
-        while self.first <= last {
+        self.mark = self.mark.max(last);
+    }
+
+    fn let_go(&mut self, most: usize) {
+        for _ in 0..most {
+            if self.oldest > self.mark {
+                return;
+            }
             let Some(entry) = self.entries.pop_front() else { return };
-            if self.newest.get(&entry.digest) == Some(&self.first) {
+            if self.newest.get(&entry.digest) == Some(&self.oldest) {
                 self.newest.remove(&entry.digest);
             }
-            self.first += 1;
+            self.oldest += 1;
         }
     }
 }
@@ -118,12 +134,28 @@ mod tests {
         unfolded.truncate(12);
         assert_eq!(found(&unfolded), [Some(11), Some(12), None, None]);
         unfolded.forget(11);
-        assert_eq!(found(&unfolded), [None, Some(12), None, None]);
+        assert_eq!(found(&unfolded), [Some(11), Some(12), None, None], "it leaves later");
         assert_eq!((unfolded.first(), unfolded.len()), (12, 1));
         unfolded.truncate(11);
         assert_eq!(unfolded.push(storage(2), 7, hash(2)), 12);
         assert_eq!(found(&unfolded), [None, None, None, Some(12)]);
         unfolded.forget(12);
-        assert_eq!((unfolded.newest.len(), unfolded.first(), unfolded.len()), (0, 13, 0));
+        assert_eq!((unfolded.first(), unfolded.len()), (13, 0));
+        assert_eq!(unfolded.push(storage(1), 8, hash(1)), 13);
+        assert_eq!(found(&unfolded), [None; 4]);
+        assert_eq!((unfolded.newest.len(), unfolded.entries.len()), (1, 1));
+    }
+
+    #[test]
+    fn folded_events_leave_faster_than_others_come() {
+        let mut unfolded = Unfolded::after(0);
+        let push = |unfolded: &mut Unfolded, n| {
+            unfolded.push(StorageKey([0; 16]), n, Hash([0; 32]));
+            unfolded.entries.len()
+        };
+        assert_eq!((1..=100).map(|n| push(&mut unfolded, n)).max(), Some(100));
+        unfolded.forget(90);
+        assert_eq!((101..=145).map(|n| push(&mut unfolded, n)).max(), Some(99));
+        assert_eq!((unfolded.len(), unfolded.entries.len()), (55, 55));
     }
 }
