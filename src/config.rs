@@ -207,7 +207,8 @@ pub const COMMIT_VALUES_MAX: usize = 65_536;
 /// transaction, unless a single one is larger: 10,000 values are looked up and stored in 30 ms.
 pub const APPEND_SMALL_BYTES: usize = 64 * KIB;
 pub const COMMIT_LARGE_BYTES: usize = MIB;
-/// How long the writer's inbox waits while large appends do, or an index change could not be published.
+/// How long the writer's inbox waits while large appends or upkeep do, or an index change could not be
+/// published.
 pub const PUBLISH_RETRY: u64 = 1;
 /// Storages that subscriptions are changed for before appends are looked at again, unless one stream
 /// has more of them.
@@ -223,6 +224,10 @@ pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
 pub const SEGMENT_FAN_OUT: usize = 8;
 pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
+/// After a commit the indexes are left alone for so long: between appends that follow each other closely
+/// a slice would hold up the next, and would make many small segments where the appends' own shares
+/// make few. Milliseconds.
+pub const UPKEEP_IDLE: u64 = 2;
 /// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
 pub const UPKEEP_SLICE_UNITS: usize = 4_096;
 /// Of the filters over the values of segments, in the writer's memory.

@@ -23,6 +23,8 @@ pub struct Writer {
     large: VecDeque<Append>,
     turn: Turn,
     upkeep: Upkeep,
+    /// Upkeep waits until then: nothing was committed for a while.
+    idle_from: Duration,
 }
 
 /// Who is next where both small and large appends wait.
@@ -44,8 +46,8 @@ enum Change {
 pub enum Wait {
     /// Not at all: there is upkeep to do, more of the index to be published, or more to commit.
     Not,
-    /// A moment: the reader holds the copy of the index that is to be published, or large appends
-    /// leave small ones the time that is theirs.
+    /// A moment: the reader holds the copy of the index that is to be published, large appends leave
+    /// small ones the time that is theirs, or upkeep leaves it to appends.
     Brief,
     /// Until there is something to do.
     Long,
@@ -70,6 +72,7 @@ impl Writer {
             large: VecDeque::new(),
             turn: Turn::Small { until: Duration::ZERO },
             upkeep: Upkeep::More,
+            idle_from: Duration::ZERO,
         }
     }
 
@@ -92,7 +95,8 @@ impl Writer {
     ) -> Result<Step, StoreError> {
         let mut appends = Vec::new();
         let mut stop = false;
-        if batch.is_empty() && self.large.is_empty() && self.upkeep == Upkeep::More {
+        let is_idle = batch.is_empty() && self.large.is_empty() && clock() >= self.idle_from;
+        if is_idle && self.upkeep == Upkeep::More {
             self.upkeep = passable(self.log.upkeep())?.unwrap_or(Upkeep::Done);
             if self.upkeep == Upkeep::Done {
                 notices.push(FromWriter::Gauges(self.log.gauges()));
@@ -124,9 +128,10 @@ impl Writer {
         if !appends.is_empty() {
             let begin = clock();
             notices.push(self.commit(appends, clock)?);
+            let end = clock();
             self.upkeep = Upkeep::More;
+            self.idle_from = end + Duration::from_millis(config::UPKEEP_IDLE);
             if has_large {
-                let end = clock();
                 self.turn = Turn::Small { until: end + (end - begin) };
             }
         }
@@ -147,6 +152,7 @@ impl Writer {
             _ if !self.large.is_empty() && self.log.is_restarting() => Wait::Long,
             (Turn::Large { from }, _) if !self.large.is_empty() && now < from => Wait::Brief,
             _ if !self.large.is_empty() => Wait::Not,
+            (_, Upkeep::More) if now < self.idle_from => Wait::Brief,
             (_, Upkeep::More) => Wait::Not,
             (_, Upkeep::Done) => Wait::Long,
         };

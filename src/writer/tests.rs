@@ -20,6 +20,8 @@ struct Log {
 #[derive(Default)]
 struct Shared {
     is_restarting: AtomicBool,
+    /// Slices of upkeep that are left to do.
+    upkeep_slices: AtomicU64,
     /// A commit takes a millisecond for each of the bytes.
     now_milliseconds: AtomicU64,
 }
@@ -43,7 +45,9 @@ impl WriteLog for Log {
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
-        Ok(Upkeep::Done)
+        let slices = self.shared.upkeep_slices.load(Ordering::Relaxed).saturating_sub(1);
+        self.shared.upkeep_slices.store(slices, Ordering::Relaxed);
+        Ok(if slices == 0 { Upkeep::Done } else { Upkeep::More })
     }
 
     fn checkpoint_due(&mut self) -> bool {
@@ -158,13 +162,11 @@ fn small_appends_go_before_large_ones_that_go_in_shares() {
     let large =
         vec![append(1, 2 * SHARE), append(2, SHARE / 2), append(3, 1 << 17), append(4, SHARE)];
     let first = large.into_iter().chain([append(5, SMALL)]).collect();
-    let steps: [(Vec<ToWriter>, Vec<u32>, Wait); 5] = [
+    let steps: [(Vec<ToWriter>, Vec<u32>, Wait); 4] = [
         (first, vec![5], Wait::Not),
         (vec![append(6, SMALL)], vec![6, 1], Wait::Not),
         (vec![], vec![2, 3], Wait::Not),
-        (vec![], vec![4], Wait::Not),
-        // After a slice of upkeep.
-        (vec![], vec![], Wait::Long),
+        (vec![], vec![4], Wait::Brief),
     ];
     for (messages, connections, wait) in steps {
         assert_eq!(commit(&mut writer, messages, &Shared::default()), (connections, wait));
@@ -190,9 +192,9 @@ fn small_appends_that_waited_have_as_long_as_they_waited() {
         (31, vec![append(7, SHARE)], vec![5], Wait::Not),
         // Long after.
         (90, vec![append(8, SMALL)], vec![8], Wait::Not),
-        (90, vec![], vec![7], Wait::Not),
+        (90, vec![], vec![7], Wait::Brief),
         // The end.
-        (96, vec![append(9, SMALL), append(10, SHARE), ToWriter::Stop], vec![9, 10], Wait::Not),
+        (96, vec![append(9, SMALL), append(10, SHARE), ToWriter::Stop], vec![9, 10], Wait::Brief),
     ];
     for (tenths, messages, connections, wait) in steps {
         shared.now_milliseconds.store(took * tenths / 10, Ordering::Relaxed);
@@ -206,13 +208,12 @@ fn large_appends_wait_while_the_log_restarts() {
     let log = Log::default();
     let shared = Arc::clone(&log.shared);
     let mut writer = Writer::new(Box::new(log));
-    let steps: [(bool, Vec<ToWriter>, Vec<u32>, Wait); 6] = [
+    let steps: [(bool, Vec<ToWriter>, Vec<u32>, Wait); 5] = [
         (true, vec![append(1, SHARE), append(2, SMALL)], vec![2], Wait::Long),
         (true, vec![append(3, SMALL)], vec![3], Wait::Long),
-        (false, vec![ToWriter::Checkpointed(Ok(0))], vec![1], Wait::Not),
+        (false, vec![ToWriter::Checkpointed(Ok(0))], vec![1], Wait::Brief),
         (true, vec![append(4, SHARE)], vec![], Wait::Long),
-        (true, vec![ToWriter::Stop], vec![4], Wait::Not),
-        (true, vec![], vec![], Wait::Long),
+        (true, vec![ToWriter::Stop], vec![4], Wait::Brief),
     ];
     for (is_restarting, messages, connections, wait) in steps {
         shared.is_restarting.store(is_restarting, Ordering::Relaxed);
@@ -226,5 +227,38 @@ fn large_appends_wait_while_the_log_restarts() {
     assert_eq!(commit(&mut writer, messages, &shared), (vec![], Wait::Long));
     assert_eq!(commit(&mut writer, vec![subscribe(1)], &shared), (vec![], Wait::Brief));
     drop(held);
-    assert_eq!(commit(&mut writer, vec![], &shared), (vec![], Wait::Long));
+    shared.is_restarting.store(false, Ordering::Relaxed);
+    assert_eq!(commit(&mut writer, vec![], &shared), (vec![5], Wait::Brief));
+}
+
+#[test]
+fn upkeep_leaves_appends_that_follow_each_other_alone() {
+    const MOMENT: u64 = config::UPKEEP_IDLE;
+    let log = Log::default();
+    let shared = Arc::clone(&log.shared);
+    let mut writer = Writer::new(Box::new(log));
+    // When, what is appended, and how many slices are left; a commit of a byte takes a millisecond.
+    let steps: [(u64, Option<u32>, Wait, u64); 8] = [
+        (0, None, Wait::Not, 4),
+        (0, Some(1), Wait::Brief, 4),
+        (MOMENT, None, Wait::Brief, 4),
+        (MOMENT, Some(2), Wait::Brief, 4),
+        (2 * MOMENT + 1, None, Wait::Not, 3),
+        (2 * MOMENT + 1, None, Wait::Not, 2),
+        (2 * MOMENT + 2, Some(3), Wait::Brief, 2),
+        (2 * MOMENT + 2, None, Wait::Brief, 2),
+    ];
+    shared.upkeep_slices.store(5, Ordering::Relaxed);
+    for (milliseconds, connection, wait, slices) in steps {
+        shared.now_milliseconds.store(milliseconds, Ordering::Relaxed);
+        let messages = connection.map(|connection| append(connection, SMALL));
+        let seen = commit(&mut writer, messages.into_iter().collect(), &shared);
+        let left = shared.upkeep_slices.load(Ordering::Relaxed);
+        let connections = connection.into_iter().collect();
+        assert_eq!((seen, left), ((connections, wait), slices), "at {milliseconds}");
+    }
+    shared.now_milliseconds.store(9 * MOMENT, Ordering::Relaxed);
+    for wait in [Wait::Not, Wait::Long, Wait::Long] {
+        assert_eq!(commit(&mut writer, vec![], &shared), (vec![], wait));
+    }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Server {
     from_reader: VecDeque<FromReader>,
     checkpoint_due: bool,
     wait: Wait,
+    /// The writer's clock.
+    now: Duration,
     /// Who subscribes to what, as the writer was told.
     subscribed: BTreeMap<Slot, Arc<[Id]>>,
     /// The largest `seq` whose commit the hub was told of.
@@ -89,6 +91,7 @@ impl Server {
             from_reader: VecDeque::new(),
             checkpoint_due: false,
             wait: Wait::Not,
+            now: Duration::ZERO,
             subscribed: BTreeMap::new(),
             noticed: opened.last,
             stopping: false,
@@ -118,8 +121,9 @@ impl Server {
                 _ => {}
             }
         }
-        let mut notices = Vec::new();
-        let step = self.writer.step(&mut batch, &mut notices, &|| Duration::ZERO)?;
+        self.now += Duration::from_millis(random.below(3));
+        let (now, mut notices) = (self.now, Vec::new());
+        let step = self.writer.step(&mut batch, &mut notices, &|| now)?;
         self.wait = step.wait;
         self.checkpoint_due |= step.checkpoint;
         self.from_writer.extend(notices);
