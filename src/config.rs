@@ -217,6 +217,9 @@ pub const PUBLISH_STORAGES: usize = 2_048;
 pub const FOLD_EVENTS: usize = 16_384;
 /// Events past the indexes that a commit may find; above it, it folds before it appends.
 pub const UNFOLDED_EVENTS_MAX: usize = 8 * FOLD_EVENTS;
+/// Appended events whose share of the indexing comes due together: a commit that does some writes
+/// pages that it would not write for its events alone.
+pub const INDEX_SHARE_EVENTS: usize = 256;
 /// What such an event takes in the memory of each thread that finds it there.
 pub const UNFOLDED_EVENT_BYTES: usize = 192;
 /// Between commits the log is indexed from so many events on: fewer are not worth a segment.
@@ -268,6 +271,7 @@ const _: () = {
     assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
     assert!(TURN_FLUSHES_MIN < TURN_FLUSHES_MAX, "a commit interrupts a broadcast");
     assert!(APPEND_SMALL_BYTES <= COMMIT_LARGE_BYTES, "the smallest large append is one share");
+    assert!(INDEX_SHARE_EVENTS <= FOLD_EVENTS / 4, "a fold ends before the next is due");
     assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
     assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");
     assert!(WAL_BYTES_SOFT < WAL_BYTES_HARD, "checkpoints start before appends wait for them");

@@ -76,6 +76,7 @@ fn tiny() -> Tuning {
         fold_events: 40,
         idle_fold_events: 10,
         unfolded_events_max: 120,
+        index_share_events: 8,
         fan_out: 3,
         segment_events_max: 2_000,
         slice_units: 48,

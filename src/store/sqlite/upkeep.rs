@@ -51,6 +51,8 @@ pub(super) struct Indexes {
     garbage: VecDeque<i64>,
     /// What the transaction under way did: true once it is committed.
     pending: Vec<Change>,
+    /// Appended events whose share of the work was not done yet.
+    owed_events: usize,
     next_number: i64,
 }
 
@@ -69,6 +71,7 @@ impl Indexes {
             merges: Vec::new(),
             garbage,
             pending: Vec::new(),
+            owed_events: 0,
             next_number,
         };
         indexes.load_filters(conn, tuning)?;
@@ -99,22 +102,27 @@ impl Indexes {
         &self.live
     }
 
-    /// The share of the work that `rows` appended events pay for.
+    /// The share of the work that appended events pay for, once enough of them do.
     pub(super) fn ride_along(
         &mut self,
         conn: &Connection,
         unfolded: &Unfolded,
         tuning: &Tuning,
-        rows: usize,
+        events: usize,
     ) -> Result<(), StoreError> {
-        let units = rows * UNITS_PER_EVENT;
+        self.owed_events += events;
+        if self.owed_events < tuning.index_share_events {
+            return Ok(());
+        }
+        let events = std::mem::take(&mut self.owed_events);
+        let units = events * UNITS_PER_EVENT;
         self.start_fold(unfolded, tuning, tuning.fold_events);
         self.advance_fold(conn, unfolded, units)?;
         self.start_merges(tuning);
         for at in (0..self.merges.len()).rev() {
             self.advance_merge(conn, at, units)?;
         }
-        self.sweep(conn, rows.div_ceil(EVENTS_PER_GARBAGE_ROW))
+        self.sweep(conn, events.div_ceil(EVENTS_PER_GARBAGE_ROW))
     }
 
     /// One slice of whatever is most urgent.
