@@ -238,9 +238,9 @@ pub const FILTER_BITS_PER_EVENT: usize = 12;
 /// All of them together. The largest segments go without beyond it, and a look-up for a new value in
 /// one then reads the disk.
 pub const FILTERS_BYTES_MAX: usize = 256 * MIB;
-/// Above the soft limit the checkpointer copies the write-ahead log and the writer restarts it;
-/// above the hard one appends wait for that.
-pub const WAL_BYTES_SOFT: usize = 32 * MIB;
+/// Above the soft limit the checkpointer copies the write-ahead log and the writer restarts it, beside
+/// which some appends wait for the disk; above the hard one all wait for that.
+pub const WAL_BYTES_SOFT: usize = 64 * MIB;
 pub const WAL_BYTES_HARD: usize = 512 * MIB;
 /// What was committed while the checkpointer ran is copied by the writer as it restarts the log, in
 /// some milliseconds; where it is more than this the checkpointer runs again, but so often at most.

@@ -210,8 +210,8 @@ fn play(client: &mut Client, script: Script) -> Result<(), Gone> {
             client.append_until(BESIDE, 0, "rill_segments", |segments| segments == 1.0)?;
         }
         Script::Large => {
-            for number in 0..9 {
-                let values = (0..4).map(|place| format!("{number}.{place}").repeat(MIB / 3));
+            for number in 0..10 {
+                let values = (0..7).map(|place| format!("{number}.{place}").repeat(MIB / 3));
                 client.append_at_last(BESIDE, &values.collect::<Vec<_>>())?;
             }
             client.append_until(BESIDE, 100_000, "rill_wal_bytes", |bytes| bytes < 10e6)?;

@@ -19,7 +19,7 @@ const APPENDERS: usize = 2;
 /// Values of one append, enough to be folded while nobody appends.
 const MANY: usize = 1_100;
 /// Beyond the soft limit of the write-ahead log, in values of a MiB.
-const LARGE_VALUES: usize = 40;
+const LARGE_VALUES: usize = 72;
 const MIB: usize = 1 << 20;
 /// Which of the syncs of a first start is that of the folder, after the write-ahead log was made.
 const SYNC_OF_THE_LOGS_NAME: usize = 10;

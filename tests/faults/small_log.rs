@@ -1,4 +1,4 @@
-//! The power goes while the write-ahead log starts over. The binary's log does so at 32 MiB, and of
+//! The power goes while the write-ahead log starts over. The binary's log does so at 64 MiB, and of
 //! states of that size only few can be looked at (`power`). So this program runs itself as a server of
 //! another kind: the store, its writer and its checkpointer as in the binary, with a log that starts
 //! over every few commits.
