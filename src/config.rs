@@ -246,8 +246,10 @@ pub const WAL_BYTES_HARD: usize = 512 * MIB;
 /// some milliseconds; where it is more than this the checkpointer runs again, but so often at most.
 pub const WAL_REST_BYTES: usize = 512 * KIB;
 pub const CHECKPOINT_RUNS_MAX: u32 = 4;
-/// SQLite's page cache of each connection.
-pub const PAGE_CACHE_BYTES: usize = 6 * MIB;
+/// SQLite's page caches: the writer's, and that of each other connection. Readers are no faster with
+/// more, neither a history's nor those of 100,000 storages: what they read the system has, too.
+pub const WRITER_PAGE_CACHE_BYTES: usize = 6 * MIB;
+pub const PAGE_CACHE_BYTES: usize = 2 * MIB;
 
 const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a longest target fits into a head");
@@ -335,7 +337,8 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     // One is made while the others are in memory.
     let filters =
         FILTERS_BYTES_MAX.min(filter_bytes(events)) + filter_bytes(events.min(SEGMENT_EVENTS_MAX));
-    let writer = COMMIT_BYTES_MAX + settings.body_bytes_max + PAGE_CACHE_BYTES + unfolded + filters;
+    let writer =
+        COMMIT_BYTES_MAX + settings.body_bytes_max + WRITER_PAGE_CACHE_BYTES + unfolded + filters;
     let checkpointer = PAGE_CACHE_BYTES;
     // Entries grow, and take up to twice what is in them.
     let hot = 2 * (HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX);

@@ -141,7 +141,7 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
     let path = file::resolve(path)?;
     let (conn, lock) = file::open(&path)?;
     let checkpointer = file::connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    file::configure(&checkpointer)?;
+    file::configure(&checkpointer, config::PAGE_CACHE_BYTES)?;
     let writer = write::Writer::load(conn, lock, tuning)?;
     let last = writer.last();
     let epochs = writer.begin_epoch()?;
@@ -154,7 +154,7 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
 /// Opens a served database for one reader.
 pub fn open_reader(path: &Path) -> Result<Box<dyn ReadLog>, StoreError> {
     let conn = file::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    file::configure(&conn)?;
+    file::configure(&conn, config::PAGE_CACHE_BYTES)?;
     Ok(Box::new(read::Reader::new(conn)))
 }
 

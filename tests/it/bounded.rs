@@ -1,5 +1,8 @@
 //! Memory that does not grow: not with a history's length, not with a subscriber's slowness.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::json;
 
 use crate::harness::{Connection, Server, Stream};
@@ -7,6 +10,8 @@ use crate::harness::{Connection, Server, Stream};
 const MIB: u64 = 1 << 20;
 /// What a server may need for any one thing a client does.
 const GROWTH_BYTES_MAX: u64 = 16 * MIB;
+/// And for a history, however long.
+const HISTORY_GROWTH_BYTES_MAX: u64 = 8 * MIB;
 
 fn fill(server: &Server, id: &str, events: usize, value_bytes: usize) {
     let mut connection = server.connect();
@@ -22,24 +27,25 @@ fn fill(server: &Server, id: &str, events: usize, value_bytes: usize) {
 
 /// Runs something and expects that the server's memory had no peak far above where it began.
 fn check_growth<T>(server: &Server, what: &str, run: impl FnOnce() -> T) -> T {
+    check_growth_to(GROWTH_BYTES_MAX, server, what, run)
+}
+
+fn check_growth_to<T>(most: u64, server: &Server, what: &str, run: impl FnOnce() -> T) -> T {
     server.reset_peak();
     let before = server.status_bytes("VmRSS:");
     let result = run();
     let growth = server.status_bytes("VmHWM:").saturating_sub(before);
     println!("{what}: {} KiB over {} KiB", growth / 1024, before / 1024);
-    assert!(growth < GROWTH_BYTES_MAX, "{what} took {} KiB", growth / 1024);
+    assert!(growth < most, "{what} took {} KiB", growth / 1024);
     result
 }
 
+/// Each way to read it by a server that has not read it before.
 fn check_large_storage(events: usize) {
     let server = Server::start();
     fill(&server, "large", events, 200);
-    let server = server.stop().start();
-    let mut connection = server.connect();
-    assert_eq!(connection.get("/get?id=large&limit=10").status, 200);
-    let newest = check_growth(&server, "the newest", || connection.get("/get?id=large&last=10"));
-    assert_eq!(newest.json()["items"][0]["events"].as_array().map(Vec::len), Some(10));
-    let reply = check_growth(&server, "one reply", || connection.get("/get?id=large"));
+    let server = begin(server);
+    let reply = check_history(&server, "one reply", || server.get("/get?id=large"));
     let text = reply.text();
     serde_json::from_str::<serde::de::IgnoredAny>(text).expect("the reply is JSON");
     let head = format!(r#"{{"items":[{{"id":"large","count":{events},"events":["#);
@@ -47,7 +53,8 @@ fn check_large_storage(events: usize) {
     let read = text[head.len()..].split(r#"{"seq":"#).skip(1).zip(1..);
     let in_order = read.filter(|(event, seq)| event.starts_with(&format!("{seq},"))).count();
     assert_eq!(in_order, events);
-    check_growth(&server, "one stream", || {
+    let server = begin(server);
+    check_history(&server, "one stream", || {
         let mut stream = server.stream("/get?id=large");
         stream.forget_wire();
         for seq in 1..=events as u64 {
@@ -55,6 +62,38 @@ fn check_large_storage(events: usize) {
         }
         assert_eq!(stream.next().event, "synced");
     });
+    let server = begin(server);
+    check_history(&server, "one stream that is read fast", || read_fast(&server, "/get?id=large"));
+}
+
+/// A server that has read little.
+fn begin(server: Server) -> Server {
+    let server = server.stop().start();
+    assert_eq!(server.get("/get?id=large&limit=10").status, 200);
+    let newest = check_history(&server, "the newest", || server.get("/get?id=large&last=10"));
+    assert_eq!(newest.json()["items"][0]["events"].as_array().map(Vec::len), Some(10));
+    server
+}
+
+fn check_history<T>(server: &Server, what: &str, run: impl FnOnce() -> T) -> T {
+    check_growth_to(HISTORY_GROWTH_BYTES_MAX, server, what, run)
+}
+
+/// Reads a stream until it is live, faster than one who looks at all of it.
+fn read_fast(server: &Server, target: &str) {
+    const SYNCED: &[u8] = b"event: synced";
+    let mut stream = TcpStream::connect(server.address()).expect("it listens");
+    let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("a request is sent");
+    let mut buffer = vec![0; MIB as usize];
+    let mut newest = Vec::new();
+    while !newest.windows(SYNCED.len()).any(|window| window == SYNCED) {
+        let length = stream.read(&mut buffer).expect("the stream goes on");
+        assert!(length > 0, "the stream ended");
+        // `synced` is the last that comes.
+        newest.extend_from_slice(&buffer[length.saturating_sub(500)..length]);
+        newest.drain(..newest.len().saturating_sub(500));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{BUSY_TIMEOUT, OpenError, PAGE_BYTES};
-use crate::config::PAGE_CACHE_BYTES;
+use crate::config::WRITER_PAGE_CACHE_BYTES;
 use crate::store::StoreError;
 
 /// "rill", in the header's field for the kind of an SQLite database.
@@ -104,7 +104,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), OpenError> {
         return Err(OpenError::Path("is read-only".to_owned()));
     }
     make_or_check(&conn)?;
-    configure(&conn)?;
+    configure(&conn, WRITER_PAGE_CACHE_BYTES)?;
     Ok((conn, lock))
 }
 
@@ -278,7 +278,7 @@ pub(in crate::store) fn connect(path: &Path, flags: OpenFlags) -> Result<Connect
 }
 
 /// What every connection of a served database has in common.
-pub(super) fn configure(conn: &Connection) -> Result<(), StoreError> {
+pub(super) fn configure(conn: &Connection, page_cache_bytes: usize) -> Result<(), StoreError> {
     if !conn.is_readonly("main")? {
         let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
@@ -288,7 +288,7 @@ pub(super) fn configure(conn: &Connection) -> Result<(), StoreError> {
     conn.execute_batch(&format!(
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; \
          PRAGMA cache_size = -{};",
-        PAGE_CACHE_BYTES / 1_024
+        page_cache_bytes / 1_024
     ))?;
     conn.set_prepared_statement_cache_capacity(64);
     // Or a statement is prepared again whenever it was bound to 0 or 1, as if these were flags: ten
