@@ -213,10 +213,11 @@ pub const PUBLISH_RETRY: u64 = 1;
 /// Storages that subscriptions are changed for before appends are looked at again, unless one stream
 /// has more of them.
 pub const PUBLISH_STORAGES: usize = 2_048;
-/// The log is indexed this many events at a time.
-pub const FOLD_EVENTS: usize = 16_384;
+/// The log is indexed this many events at a time. A reader that has not read for a while reads up to
+/// half as many more from the log before it answers, a microsecond each.
+pub const FOLD_EVENTS: usize = 4_096;
 /// Events past the indexes that a commit may find; above it, it folds before it appends.
-pub const UNFOLDED_EVENTS_MAX: usize = 8 * FOLD_EVENTS;
+pub const UNFOLDED_EVENTS_MAX: usize = 32 * FOLD_EVENTS;
 /// Appended events whose share of the indexing comes due together: a commit that does some writes
 /// pages that it would not write for its events alone.
 pub const INDEX_SHARE_EVENTS: usize = 256;
