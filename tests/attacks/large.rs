@@ -296,7 +296,7 @@ fn ten_thousand_storages_a_stream_that_resumes() {
 /// Streams of many storages that all join at once, and again and again.
 #[test]
 fn ten_thousand_storages_a_stream_at_once() {
-    let streams = size(4, 40);
+    let streams = size(2, 40);
     let scene = Scene::new(streams + 20);
     let requests: Vec<Vec<u8>> = (0..streams)
         .map(|number| {
