@@ -213,16 +213,16 @@ pub const PUBLISH_RETRY: u64 = 1;
 /// Storages that subscriptions are changed for before appends are looked at again, unless one stream
 /// has more of them.
 pub const PUBLISH_STORAGES: usize = 2_048;
-/// The log is indexed this many events at a time. A reader that has not read for a while reads up to
-/// half as many more from the log before it answers, a microsecond each.
+/// The log is indexed this many events at a time. A reader that has not read for a while first
+/// reads what no index holds from the log, under load up to half as many more, a microsecond each.
 pub const FOLD_EVENTS: usize = 4_096;
 /// Events past the indexes that a commit may find; above it, it folds before it appends.
 pub const UNFOLDED_EVENTS_MAX: usize = 32 * FOLD_EVENTS;
+/// What such an event takes in the memory of each thread that finds it there.
+pub const UNFOLDED_EVENT_BYTES: usize = 192;
 /// Appended events whose share of the indexing comes due together: a commit that does some writes
 /// pages that it would not write for its events alone.
 pub const INDEX_SHARE_EVENTS: usize = 256;
-/// What such an event takes in the memory of each thread that finds it there.
-pub const UNFOLDED_EVENT_BYTES: usize = 192;
 /// Between commits the log is indexed from so many events on: fewer are not worth a segment.
 pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
@@ -230,7 +230,7 @@ pub const SEGMENT_FAN_OUT: usize = 8;
 pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
 /// After a commit the indexes are left alone for so long: between appends that follow each other closely
 /// a slice would hold up the next, and would make many small segments where the appends' own shares
-/// make few. Milliseconds.
+/// make few.
 pub const UPKEEP_IDLE: u64 = 2;
 /// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
 pub const UPKEEP_SLICE_UNITS: usize = 4_096;
