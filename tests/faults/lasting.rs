@@ -217,8 +217,11 @@ fn a_start_on_a_full_disk_is_refused_and_loses_nothing() {
         };
         let (code, _, said) = process.outcome();
         assert_eq!(code, Some(1), "{said}");
-        let expected = if crashed { "needs room" } else { "is the disk full?" };
-        assert!(said.contains(expected), "{said}");
+        // After a stop it is the log's index that finds no room, or the log itself: the kernel
+        // gives back the last process' map of the index late where somebody looks at that.
+        let expected: &[&str] =
+            if crashed { &["needs room"] } else { &["is the disk full?", "needs room"] };
+        assert!(expected.iter().any(|expected| said.contains(expected)), "{said}");
         fs::remove_file(&rest).expect("it was made");
         let server = Server::start_in(folder, &[]);
         let told = std::mem::take(&mut client.told);
