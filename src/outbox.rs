@@ -3,6 +3,7 @@
 //! the hub asks for room before it queues.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,10 +11,54 @@ use crate::held::Held;
 
 #[derive(Debug, Default)]
 pub struct Outbox {
-    pieces: VecDeque<Piece>,
+    pieces: Pieces,
     /// Bytes of the first piece that were sent.
     sent: usize,
     bytes: usize,
+}
+
+/// One piece, which is what an idle subscriber gets, needs no queue of its own.
+#[derive(Debug, Default)]
+enum Pieces {
+    #[default]
+    None,
+    One(Piece),
+    Many(VecDeque<Piece>),
+}
+
+impl Pieces {
+    fn push_back(&mut self, piece: Piece) {
+        *self = match mem::take(self) {
+            Pieces::None => Pieces::One(piece),
+            Pieces::One(first) => {
+                let mut pieces = VecDeque::with_capacity(8);
+                pieces.extend([first, piece]);
+                Pieces::Many(pieces)
+            }
+            Pieces::Many(mut pieces) => {
+                pieces.push_back(piece);
+                Pieces::Many(pieces)
+            }
+        }
+    }
+
+    fn front(&self) -> Option<&Piece> {
+        match self {
+            Pieces::None => None,
+            Pieces::One(piece) => Some(piece),
+            Pieces::Many(pieces) => pieces.front(),
+        }
+    }
+
+    fn pop_front(&mut self) {
+        if let Pieces::Many(pieces) = self
+            && pieces.len() > 1
+        {
+            pieces.pop_front();
+        } else {
+            *self = Pieces::None;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -73,12 +118,13 @@ impl Outbox {
     pub fn next<'a>(&'a self, buffer: &'a mut [u8], most: usize) -> &'a [u8] {
         let Some(first) = self.pieces.front() else { return &[] };
         let first = &first.as_slice()[self.sent..];
-        if self.pieces.len() == 1 || first.len() >= buffer.len() {
-            return &first[..first.len().min(most)];
-        }
+        let pieces = match &self.pieces {
+            Pieces::Many(pieces) if first.len() < buffer.len() => pieces,
+            _ => return &first[..first.len().min(most)],
+        };
         let room = buffer.len().min(most);
         let (mut filled, mut skip) = (0, self.sent);
-        for piece in &self.pieces {
+        for piece in pieces {
             let piece = &piece.as_slice()[skip..];
             let taken = piece.len().min(room - filled);
             buffer[filled..filled + taken].copy_from_slice(&piece[..taken]);
@@ -105,10 +151,6 @@ impl Outbox {
             self.pieces.pop_front();
         }
         self.sent = left;
-        if self.pieces.is_empty() {
-            // An idle subscriber keeps no queue.
-            self.pieces = VecDeque::new();
-        }
     }
 
     pub fn clear(&mut self) {
