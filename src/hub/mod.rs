@@ -217,6 +217,7 @@ impl Hub {
     /// So many bytes of the outbox were taken by the socket.
     pub fn sent(&mut self, now: Now, key: u32, bytes: usize) {
         let connection = &mut self.connections[key as usize];
+        let was_high = connection.outbox.bytes() > config::OUTBOX_LOW_BYTES;
         connection.outbox.advance(bytes);
         connection.outbox_since = now.milliseconds;
         let drained = connection.outbox.is_empty();
@@ -224,7 +225,9 @@ impl Hub {
         self.metrics.bytes_sent += bytes as u64;
         match &connection.state {
             State::Replying(_) => self.next_reply_page(key),
-            State::Streaming(slot) if low => {
+            // A page that was wanted was put off only if there was more. With thousands of streams
+            // each feed would be out of the processor's cache.
+            State::Streaming(slot) if was_high && low => {
                 let slot = *slot;
                 self.next_stream_page(slot);
             }
