@@ -1,6 +1,7 @@
-//! Owns the writer: it commits everything that waits as one transaction, keeps the shadow of the
-//! subscriber index, and says what became durable. `Writer::step` is the whole of it, without
-//! threads or clocks; `run` is the loop around it. Encodes nothing and knows no connection.
+//! Owns the writer: it commits everything that waits as one transaction, and what comes while that is
+//! written, keeps the shadow of the subscriber index, and says what became durable. `Writer::step` is
+//! the whole of it, without threads or clocks; `run` is the loop around it. Encodes nothing and knows
+//! no connection.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 
 use crate::config;
+use crate::event::Placed;
 use crate::index::{Published, Shadow};
 use crate::message::{Append, Appended, Commit, FromWriter, Slot, ToCheckpointer, ToWriter};
 use crate::store::{Batch, Checkpoint, StoreError, Upkeep, WriteLog};
@@ -85,11 +87,13 @@ impl Writer {
         self.shadow.is_behind()
     }
 
-    /// Takes one batch of messages; an empty one does a slice of upkeep. An error is the end: what
-    /// the disk holds is no longer known.
+    /// Takes one batch of messages; an empty one does a slice of upkeep. `late` adds to it what came
+    /// since; what is not taken of that is left for the next step. An error is the end: what the disk
+    /// holds is no longer known.
     pub fn step(
         &mut self,
         batch: &mut Vec<ToWriter>,
+        late: &mut dyn FnMut(&mut Vec<ToWriter>),
         notices: &mut Vec<FromWriter>,
         clock: &dyn Fn() -> Duration,
     ) -> Result<Step, StoreError> {
@@ -127,8 +131,9 @@ impl Writer {
         let has_large = self.take_large(&mut appends, stop, clock());
         if !appends.is_empty() {
             let begin = clock();
-            notices.push(self.commit(appends, clock)?);
+            let result = self.transact(&mut appends, batch, late);
             let end = clock();
+            notices.push(self.committed(appends, result, end - begin)?);
             self.upkeep = Upkeep::More;
             self.idle_from = end + Duration::from_millis(config::UPKEEP_IDLE);
             if has_large {
@@ -196,17 +201,37 @@ impl Writer {
         }
     }
 
-    fn commit(
+    /// Commits the appends, and small ones that came while they were written: whoever came a moment
+    /// too late would wait for a transaction of its own after this one. Looked at once: what comes
+    /// while the late ones are written waits, so that none is put off without end.
+    fn transact(
         &mut self,
+        appends: &mut Vec<Append>,
+        batch: &mut Vec<ToWriter>,
+        late: &mut dyn FnMut(&mut Vec<ToWriter>),
+    ) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let mut transaction = self.log.begin()?;
+        let mut placed = transaction.append(&batches(appends))?;
+        late(batch);
+        let early = appends.len();
+        appends.extend(take_small(batch));
+        if appends.len() > early {
+            placed.extend(transaction.append(&batches(&appends[early..]))?);
+        }
+        transaction.commit()?;
+        Ok(placed)
+    }
+
+    /// What is said of a transaction that ended.
+    fn committed(
+        &self,
         appends: Vec<Append>,
-        clock: &dyn Fn() -> Duration,
+        result: Result<Vec<Box<[Placed]>>, StoreError>,
+        took: Duration,
     ) -> Result<FromWriter, StoreError> {
-        let batches: Vec<Batch<'_>> =
-            appends.iter().map(|append| Batch { id: &append.id, values: &append.values }).collect();
-        let started = clock();
-        match self.log.commit(&batches) {
+        match result {
             Ok(placed) => Ok(FromWriter::Committed(Commit {
-                took: clock() - started,
+                took,
                 appended: appends
                     .into_iter()
                     .zip(placed)
@@ -233,6 +258,20 @@ impl Writer {
         }));
         published
     }
+}
+
+fn batches(appends: &[Append]) -> Vec<Batch<'_>> {
+    appends.iter().map(|append| Batch { id: &append.id, values: &append.values }).collect()
+}
+
+/// The small appends that nothing else stands before.
+fn take_small(batch: &mut Vec<ToWriter>) -> impl Iterator<Item = Append> {
+    let small = |message: &ToWriter| matches!(message, ToWriter::Append(a) if !is_large(a));
+    let end = batch.iter().position(|message| !small(message)).unwrap_or(batch.len());
+    batch.drain(..end).filter_map(|message| match message {
+        ToWriter::Append(append) => Some(append),
+        _ => None,
+    })
 }
 
 /// Whether others should not wait for it.
@@ -268,8 +307,15 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
     let mut notices = Vec::new();
     let mut wait = Wait::Not;
     let mut stop = false;
-    while !stop && gather(&channels.inbox, wait, &mut batch) {
-        let step = writer.step(&mut batch, &mut notices, &clock)?;
+    while !stop {
+        let mut room = Room::of_a_transaction(&batch);
+        if !gather(&channels.inbox, wait, &mut room, &mut batch) {
+            break;
+        }
+        let mut late = |batch: &mut Vec<ToWriter>| {
+            gather(&channels.inbox, Wait::Not, &mut room, batch);
+        };
+        let step = writer.step(&mut batch, &mut late, &mut notices, &clock)?;
         wait = step.wait;
         stop = step.stop;
         if step.checkpoint {
@@ -283,9 +329,65 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
     writer.close()
 }
 
-/// Takes everything that waits, up to the size of one transaction. False when nothing more comes.
-fn gather(inbox: &Receiver<ToWriter>, wait: Wait, batch: &mut Vec<ToWriter>) -> bool {
-    let first = match wait {
+/// What a transaction still takes.
+struct Room {
+    messages: usize,
+    bytes: usize,
+    values: usize,
+}
+
+impl Room {
+    /// Of one that begins with these.
+    fn of_a_transaction(batch: &[ToWriter]) -> Room {
+        let mut room = Room {
+            messages: config::COMMIT_APPENDS_MAX,
+            bytes: config::COMMIT_BYTES_MAX,
+            values: config::COMMIT_VALUES_MAX,
+        };
+        batch.iter().for_each(|message| room.take(message));
+        room
+    }
+
+    fn take(&mut self, message: &ToWriter) {
+        self.messages -= 1;
+        // The large ones are set aside: they keep nobody who comes after them from the batch.
+        if let ToWriter::Append(append) = message
+            && !is_large(append)
+        {
+            self.bytes = self.bytes.saturating_sub(append.bytes());
+            self.values = self.values.saturating_sub(append.values.len());
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages == 0 || self.bytes == 0 || self.values == 0
+    }
+}
+
+/// Takes everything that waits, and that there is room for. False when nothing more comes.
+fn gather(
+    inbox: &Receiver<ToWriter>,
+    wait: Wait,
+    room: &mut Room,
+    batch: &mut Vec<ToWriter>,
+) -> bool {
+    // What the last step left does not wait for more.
+    let mut wait = if batch.is_empty() { wait } else { Wait::Not };
+    while !room.is_full() {
+        match receive(inbox, std::mem::replace(&mut wait, Wait::Not)) {
+            Ok(message) => {
+                room.take(&message);
+                batch.push(message);
+            }
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return !batch.is_empty(),
+        }
+    }
+    true
+}
+
+fn receive(inbox: &Receiver<ToWriter>, wait: Wait) -> Result<ToWriter, TryRecvError> {
+    match wait {
         Wait::Long => inbox.recv().map_err(|_| TryRecvError::Disconnected),
         Wait::Brief => {
             let timeout = Duration::from_millis(config::PUBLISH_RETRY);
@@ -295,31 +397,6 @@ fn gather(inbox: &Receiver<ToWriter>, wait: Wait, batch: &mut Vec<ToWriter>) -> 
             })
         }
         Wait::Not => inbox.try_recv(),
-    };
-    let (mut bytes, mut values) = (0, 0);
-    let mut next = first;
-    loop {
-        match next {
-            Ok(message) => {
-                // The large ones are set aside: they keep nobody who comes after them from the batch.
-                if let ToWriter::Append(append) = &message
-                    && !is_large(append)
-                {
-                    bytes += append.bytes();
-                    values += append.values.len();
-                }
-                batch.push(message);
-            }
-            Err(TryRecvError::Empty) => return true,
-            Err(TryRecvError::Disconnected) => return !batch.is_empty(),
-        }
-        let full = batch.len() == config::COMMIT_APPENDS_MAX
-            || bytes >= config::COMMIT_BYTES_MAX
-            || values >= config::COMMIT_VALUES_MAX;
-        if full {
-            return true;
-        }
-        next = inbox.try_recv();
     }
 }
 

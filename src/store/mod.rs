@@ -41,11 +41,8 @@ pub trait WriteLog: Send {
     /// The newest event's `seq`, 0 in an empty store.
     fn last(&self) -> Seq;
 
-    /// Appends all batches as one transaction, and returns once it is durable: for every value of
-    /// every batch where it stands. A value that its storage holds already, or that stands earlier
-    /// in the batches for the same storage, keeps its first `seq`. After an error nothing of it is
-    /// visible; all of it may be after the next start, unless the error is `Full`.
-    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError>;
+    /// Begins the transaction that appends what it is given.
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError>;
 
     /// One slice, of a few milliseconds, of the work that nobody waits for: indexing the log.
     fn upkeep(&mut self) -> Result<Upkeep, StoreError>;
@@ -65,6 +62,19 @@ pub trait WriteLog: Send {
 
     /// Closes the database, in one file if nobody else reads it.
     fn close(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// What is to be durable together. Dropped before its commit, it leaves nothing behind; after an
+/// error, too, all that can be done with it is that.
+pub trait Transaction {
+    /// Appends all batches: for every value of every batch, where it will stand. A value that its
+    /// storage holds already, or that stands earlier in the transaction for the same storage, keeps
+    /// its first `seq`.
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError>;
+
+    /// Returns once everything is durable. After an error nothing of it is visible; all of it may be
+    /// after the next start, unless the error is `Full`.
+    fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 
 /// Copies the write-ahead log into the database, on a thread of its own.

@@ -7,7 +7,7 @@ use super::*;
 use crate::event::{NewValue, Placed, Seq};
 use crate::id::Id;
 use crate::message::Token;
-use crate::store::StoreGauges;
+use crate::store::{StoreGauges, Transaction};
 
 #[derive(Default)]
 struct Log {
@@ -37,11 +37,8 @@ impl WriteLog for Log {
         0
     }
 
-    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
-        let texts = batches.iter().flat_map(|batch| batch.values).map(|value| value.text.len());
-        self.shared.now_milliseconds.fetch_add(texts.sum::<usize>() as u64, Ordering::Relaxed);
-        let placed = Placed { seq: 1, new: false };
-        Ok(batches.iter().map(|batch| vec![placed; batch.values.len()].into()).collect())
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
+        Ok(Box::new(Open(&self.shared)))
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
@@ -72,13 +69,31 @@ impl WriteLog for Log {
     }
 }
 
+struct Open<'a>(&'a Shared);
+
+impl Transaction for Open<'_> {
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let texts = batches.iter().flat_map(|batch| batch.values).map(|value| value.text.len());
+        self.0.now_milliseconds.fetch_add(texts.sum::<usize>() as u64, Ordering::Relaxed);
+        let placed = Placed { seq: 1, new: false };
+        Ok(batches.iter().map(|batch| vec![placed; batch.values.len()].into()).collect())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn nothing(_: &mut Vec<ToWriter>) {}
+
 #[test]
 fn a_checkpoint_is_due_again_whether_the_last_succeeded_or_not() {
     let mut writer = Writer::new(Box::new(Log { checkpoint_due: true, ..Log::default() }));
     let mut step = |message: Option<ToWriter>| {
         let mut batch: Vec<ToWriter> = message.into_iter().collect();
         let clock = || Duration::ZERO;
-        writer.step(&mut batch, &mut Vec::new(), &clock).expect("no error is fatal").checkpoint
+        let step = writer.step(&mut batch, &mut nothing, &mut Vec::new(), &clock);
+        step.expect("no error is fatal").checkpoint
     };
     assert!(step(None));
     assert!(!step(None), "one at a time");
@@ -92,8 +107,8 @@ fn a_log_that_started_over_is_told_of_without_a_commit() {
     let mut writer = Writer::new(Box::<Log>::default());
     let mut told = |message: Option<ToWriter>| {
         let mut notices = Vec::new();
-        let step =
-            writer.step(&mut message.into_iter().collect(), &mut notices, &|| Duration::ZERO);
+        let mut batch = message.into_iter().collect();
+        let step = writer.step(&mut batch, &mut nothing, &mut notices, &|| Duration::ZERO);
         step.expect("no error is fatal");
         let [FromWriter::Gauges(StoreGauges { wal_bytes, .. })] = notices[..] else {
             panic!("one says it: {notices:?}");
@@ -115,7 +130,7 @@ fn large_subscriptions_join_one_by_one_and_appends_are_looked_at_between_them() 
     batch.push(ToWriter::Unsubscribe { slot: 0 });
     let mut step = |batch: &mut Vec<ToWriter>| {
         let mut notices = Vec::new();
-        let step = writer.step(batch, &mut notices, &|| Duration::ZERO);
+        let step = writer.step(batch, &mut nothing, &mut notices, &|| Duration::ZERO);
         notices.retain(|notice| !matches!(notice, FromWriter::Gauges(_)));
         (step.expect("no error is fatal").wait, notices)
     };
@@ -140,9 +155,21 @@ fn append(connection: u32, bytes: usize) -> ToWriter {
 }
 
 /// The connections whose appends one step commits, and how long the writer waits then.
-fn commit(writer: &mut Writer, mut batch: Vec<ToWriter>, shared: &Shared) -> (Vec<u32>, Wait) {
+fn commit(writer: &mut Writer, batch: Vec<ToWriter>, shared: &Shared) -> (Vec<u32>, Wait) {
+    let (connections, wait, left) = commit_with(writer, batch, &mut nothing, shared);
+    assert!(left.is_empty(), "a step takes all of its batch");
+    (connections, wait)
+}
+
+/// The same where something comes late, with what the step leaves of it.
+fn commit_with(
+    writer: &mut Writer,
+    mut batch: Vec<ToWriter>,
+    late: &mut dyn FnMut(&mut Vec<ToWriter>),
+    shared: &Shared,
+) -> (Vec<u32>, Wait, Vec<ToWriter>) {
     let mut notices = Vec::new();
-    let step = writer.step(&mut batch, &mut notices, &|| shared.now());
+    let step = writer.step(&mut batch, late, &mut notices, &|| shared.now());
     let mut committed = notices.into_iter().filter_map(|notice| match notice {
         FromWriter::Committed(commit) => Some(commit.appended),
         _ => None,
@@ -150,7 +177,7 @@ fn commit(writer: &mut Writer, mut batch: Vec<ToWriter>, shared: &Shared) -> (Ve
     let appended = committed.next().unwrap_or_default();
     assert!(committed.next().is_none(), "a step makes one transaction");
     let connections = appended.iter().map(|a| a.append.token.connection).collect();
-    (connections, step.expect("no error is fatal").wait)
+    (connections, step.expect("no error is fatal").wait, batch)
 }
 
 const SMALL: usize = 1;
@@ -261,4 +288,49 @@ fn upkeep_leaves_appends_that_follow_each_other_alone() {
     for wait in [Wait::Not, Wait::Long, Wait::Long] {
         assert_eq!(commit(&mut writer, vec![], &shared), (vec![], wait));
     }
+}
+
+#[test]
+fn small_appends_that_come_while_others_are_written_are_committed_with_them() {
+    let shared = Shared::default();
+    // What comes late, who is committed, and how much is left.
+    let subscribe = || ToWriter::Subscribe { slot: 0, ids: [Id::new("a").unwrap()].into() };
+    let steps: [(Vec<ToWriter>, Vec<u32>, usize); 5] = [
+        (vec![append(1, SMALL), append(2, SMALL)], vec![0, 1, 2], 0),
+        (vec![append(1, SMALL), subscribe(), append(2, SMALL)], vec![0, 1], 2),
+        (vec![append(1, SHARE)], vec![0], 1),
+        (vec![ToWriter::Checkpointed(Ok(0)), append(1, SMALL)], vec![0], 2),
+        (vec![append(1, SMALL), ToWriter::Stop], vec![0, 1], 1),
+    ];
+    for (mut messages, connections, left) in steps {
+        let mut writer = Writer::new(Box::<Log>::default());
+        let mut looks = 0;
+        let mut late = |batch: &mut Vec<ToWriter>| {
+            looks += 1;
+            batch.append(&mut messages);
+        };
+        let first = vec![append(0, SMALL)];
+        let (committed, _, rest) = commit_with(&mut writer, first, &mut late, &shared);
+        assert_eq!((committed, rest.len(), looks), (connections, left, 1));
+        // What is left is taken as if it came now.
+        let (_, _, rest) = commit_with(&mut writer, rest, &mut nothing, &shared);
+        assert!(rest.is_empty());
+    }
+}
+
+#[test]
+fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left() {
+    let (to_writer, inbox) = crossbeam_channel::unbounded();
+    let send = |count: usize| (0..count).for_each(|_| to_writer.send(append(0, SMALL)).unwrap());
+    let mut batch = vec![ToWriter::Ping { token: Token { connection: 0, exchange: 0 } }];
+    let mut room = Room::of_a_transaction(&batch);
+    send(10);
+    assert!(gather(&inbox, Wait::Long, &mut room, &mut batch), "what is there is not kept waiting");
+    assert_eq!(batch.len(), 11);
+    send(config::COMMIT_APPENDS_MAX);
+    let mut late = Vec::new();
+    assert!(gather(&inbox, Wait::Not, &mut room, &mut late));
+    assert_eq!(late.len(), config::COMMIT_APPENDS_MAX - 11);
+    assert!(gather(&inbox, Wait::Long, &mut room, &mut late), "there is no room to wait for");
+    assert_eq!((late.len(), inbox.len()), (config::COMMIT_APPENDS_MAX - 11, 11));
 }

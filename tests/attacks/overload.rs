@@ -112,7 +112,7 @@ fn a_full_queue_refuses_and_stores_nothing() {
     while !waiting.is_empty() {
         let mut batch = waiting.drain(..waiting.len().min(config::COMMIT_APPENDS_MAX)).collect();
         let mut notices = Vec::new();
-        let step = writer.step(&mut batch, &mut notices, &|| Duration::ZERO);
+        let step = writer.step(&mut batch, &mut |_| {}, &mut notices, &|| Duration::ZERO);
         step.expect("the disk is not full");
         let index = published.load();
         notices.into_iter().for_each(|notice| hub.from_writer(now, notice, &index));

@@ -187,7 +187,9 @@ fn check_repeats(mut opened: Opened, told: &Told, what: &str) {
     for (name, values) in values {
         let id = Id::new(name).expect("the store takes no other names");
         let (seqs, values): (Vec<Seq>, Vec<NewValue>) = values.into_iter().unzip();
-        let placed = opened.log.commit(&[Batch { id: &id, values: &values }]);
+        let mut transaction = opened.log.begin().unwrap_or_else(|error| panic!("{what}: {error}"));
+        let placed = transaction.append(&[Batch { id: &id, values: &values }]);
+        assert_eq!(transaction.commit(), Ok(()), "{what}: {name}");
         let expected: Vec<Placed> = seqs.iter().map(|&seq| Placed { seq, new: false }).collect();
         assert_eq!(placed, Ok(vec![expected.into()]), "{what}: {name}");
     }

@@ -123,7 +123,12 @@ impl Server {
         }
         self.now += Duration::from_millis(random.below(3));
         let (now, mut notices) = (self.now, Vec::new());
-        let step = self.writer.step(&mut batch, &mut notices, &|| now)?;
+        let mut late = |batch: &mut Vec<ToWriter>| {
+            let most = (random.below(4) as usize).min(self.to_writer.len());
+            batch.extend(self.to_writer.drain(..most));
+        };
+        let step = self.writer.step(&mut batch, &mut late, &mut notices, &|| now)?;
+        batch.drain(..).rev().for_each(|message| self.to_writer.push_front(message));
         self.wait = step.wait;
         self.checkpoint_due |= step.checkpoint;
         self.from_writer.extend(notices);

@@ -143,9 +143,25 @@ fn random_batches(random: &mut Random) -> Vec<(Id, Vec<NewValue>)> {
     (0..4).map(&mut batch).collect()
 }
 
+/// One transaction.
+pub(super) fn commit(
+    log: &mut dyn WriteLog,
+    batches: &[Batch<'_>],
+) -> Result<Vec<Box<[Placed]>>, StoreError> {
+    let mut transaction = log.begin()?;
+    let placed = transaction.append(batches)?;
+    transaction.commit()?;
+    Ok(placed)
+}
+
+/// One transaction, in as many parts as there are batches.
 fn commit_both(log: &mut dyn WriteLog, model: &mut Model, batches: &[(Id, Vec<NewValue>)]) {
-    let asked: Vec<_> = batches.iter().map(|(id, values)| Batch { id, values }).collect();
-    let placed = log.commit(&asked).unwrap();
+    let mut transaction = log.begin().unwrap();
+    let mut append = |(id, values): &(Id, Vec<NewValue>)| {
+        transaction.append(&[Batch { id, values }]).unwrap().remove(0)
+    };
+    let placed: Vec<Box<[Placed]>> = batches.iter().map(&mut append).collect();
+    transaction.commit().unwrap();
     for ((id, values), placed) in batches.iter().zip(&placed) {
         let expected: Vec<_> = values.iter().map(|value| model.append(id, value)).collect();
         assert_eq!(**placed, expected);
@@ -374,6 +390,31 @@ fn a_view_stays_as_it_was_while_appends_go_on() {
 }
 
 #[test]
+fn a_transaction_that_is_dropped_leaves_nothing() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let (mut random, mut model) = (Random(8), Model::default());
+    let mut opened = open_with(&path, tiny()).unwrap();
+    for round in 0..30 {
+        live(&mut opened, &mut model, &mut random);
+        let values: Vec<_> = (0..40).map(|n| NewValue::new(format!("{round} {n}"))).collect();
+        let batches = [(id(1), values)];
+        let before = opened.log.gauges();
+        let mut transaction = opened.log.begin().unwrap();
+        for (id, values) in &batches {
+            let placed = transaction.append(&[Batch { id, values }]).unwrap();
+            assert!(placed[0].iter().all(|placed| placed.new));
+        }
+        drop(transaction);
+        assert_eq!(opened.log.gauges(), before);
+        commit_both(&mut *opened.log, &mut model, &batches);
+    }
+    finish_upkeep(&mut opened);
+    check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+    assert_no_garbage(&path);
+}
+
+#[test]
 fn a_failed_commit_leaves_nothing_and_is_repeated() {
     let folder = Folder::new();
     let path = folder.file("db");
@@ -397,7 +438,7 @@ fn a_failed_commit_leaves_nothing_and_is_repeated() {
         let batches = [(id(1), values)];
         let asked = [Batch { id: &batches[0].0, values: &batches[0].1 }];
         let before = opened.log.gauges();
-        assert!(matches!(opened.log.commit(&asked), Err(StoreError::Failed(_))));
+        assert!(matches!(commit(&mut *opened.log, &asked), Err(StoreError::Failed(_))));
         let after = opened.log.gauges();
         assert_eq!((after.last, after.unfolded), (before.last, before.unfolded));
         let mend = Connection::open(&path).unwrap();

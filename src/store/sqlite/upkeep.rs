@@ -110,6 +110,7 @@ impl Indexes {
         tuning: &Tuning,
         events: usize,
     ) -> Result<(), StoreError> {
+        assert!(self.pending.is_empty(), "what a transaction folded is not folded again in it");
         self.owed_events += events;
         if self.owed_events < tuning.index_share_events {
             return Ok(());

@@ -14,7 +14,7 @@ use super::wal::{Copied, WriteAheadLog, checkpoint};
 use super::{Tuning, record_epoch, wal};
 use crate::event::{Epoch, NewValue, Placed, Seq};
 use crate::id::StorageKey;
-use crate::store::{Batch, StoreError, StoreGauges, Upkeep, WriteLog};
+use crate::store::{Batch, StoreError, StoreGauges, Transaction, Upkeep, WriteLog};
 
 /// How long the last checkpoint waits for readers; what it leaves is copied at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -53,41 +53,14 @@ impl Writer {
         }
     }
 
-    /// Runs `work` as one transaction; whatever fails, memory is as it was before.
-    fn transact<T>(
+    /// Runs `work` as one transaction.
+    fn transact(
         &mut self,
-        work: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let result = begin(&self.conn).and_then(|()| work(self)).and_then(|done| {
-            self.conn.prepare_cached("COMMIT")?.execute([])?;
-            Ok(done)
-        });
-        match result {
-            Ok(done) => {
-                self.last = self.unfolded.last();
-                self.indexes.settle(&mut self.unfolded, &self.tuning);
-                Ok(done)
-            }
-            Err(error) => {
-                rollback(&self.conn);
-                self.indexes.abandon();
-                self.unfolded.truncate(self.last);
-                Err(error)
-            }
-        }
-    }
-
-    /// Appends what is new, and does the share of the indexes' work that this pays for.
-    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
-        let mut placed = Vec::with_capacity(batches.len());
-        for batch in batches {
-            placed.push(self.append_batch(batch)?);
-        }
-        let rows = (self.unfolded.last() - self.last) as usize;
-        if rows > 0 {
-            self.indexes.ride_along(&self.conn, &self.unfolded, &self.tuning, rows)?;
-        }
-        Ok(placed)
+        work: impl FnOnce(&mut Writer) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut open = Open::begin(self)?;
+        work(open.writer())?;
+        Box::new(open).commit()
     }
 
     fn append_batch(&mut self, batch: &Batch<'_>) -> Result<Box<[Placed]>, StoreError> {
@@ -152,14 +125,14 @@ impl WriteLog for Writer {
         self.last
     }
 
-    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         self.wal.make_room(&self.conn)?;
         while self.unfolded.len() >= self.tuning.unfolded_events_max {
             self.transact(|writer| {
                 writer.indexes.fold_now(&writer.conn, &writer.unfolded, &writer.tuning)
             })?;
         }
-        self.transact(|writer| writer.append(batches))
+        Ok(Box::new(Open::begin(self)?))
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
@@ -205,9 +178,53 @@ impl WriteLog for Writer {
     }
 }
 
-fn begin(conn: &Connection) -> Result<(), StoreError> {
-    conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    Ok(())
+/// A transaction under way; whatever ends it but its commit, memory is as it was before.
+struct Open<'a> {
+    /// None once it is committed.
+    writer: Option<&'a mut Writer>,
+}
+
+impl<'a> Open<'a> {
+    fn begin(writer: &'a mut Writer) -> Result<Open<'a>, StoreError> {
+        writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(Open { writer: Some(writer) })
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        self.writer.as_mut().expect("only its commit takes it away")
+    }
+}
+
+impl Transaction for Open<'_> {
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let writer = self.writer();
+        batches.iter().map(|batch| writer.append_batch(batch)).collect()
+    }
+
+    /// Does the share of the indexes' work, too, that the new rows pay for: once, as what it
+    /// finishes counts from the commit on.
+    fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
+        let writer = self.writer();
+        let rows = (writer.unfolded.last() - writer.last) as usize;
+        if rows > 0 {
+            writer.indexes.ride_along(&writer.conn, &writer.unfolded, &writer.tuning, rows)?;
+        }
+        writer.conn.prepare_cached("COMMIT")?.execute([])?;
+        let writer = self.writer.take().expect("it is committed once");
+        writer.last = writer.unfolded.last();
+        writer.indexes.settle(&mut writer.unfolded, &writer.tuning);
+        Ok(())
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            rollback(&writer.conn);
+            writer.indexes.abandon();
+            writer.unfolded.truncate(writer.last);
+        }
+    }
 }
 
 /// Some errors have rolled back already. One that cannot be makes the next `begin` fail.
@@ -232,6 +249,7 @@ mod tests {
     use rusqlite::StatementStatus;
 
     use super::super::segment::FIND_DIGEST;
+    use super::super::tests::commit;
     use super::*;
     use crate::id::Id;
 
@@ -254,7 +272,7 @@ mod tests {
         let mut writer = Writer::load(conn, lock, Tuning::default()).unwrap();
         let id = Id::new("a").unwrap();
         let commit = |writer: &mut Writer, values: &[NewValue]| {
-            writer.commit(&[Batch { id: &id, values }]).map(|placed| placed[0].to_vec())
+            commit(writer, &[Batch { id: &id, values }]).map(|placed| placed[0].to_vec())
         };
         let small = [NewValue::new("small")];
         let first = Placed { seq: 1, new: true };

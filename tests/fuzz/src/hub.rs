@@ -262,7 +262,13 @@ impl World {
             self.to_writer.drain(..most.min(self.to_writer.len())).collect();
         let mut notices = Vec::new();
         let snapshot = held.then(|| self.published.load());
-        let step = self.writer.step(&mut batch, &mut notices, &|| Duration::ZERO);
+        // Half of what is left comes while it writes.
+        let mut late = |batch: &mut Vec<ToWriter>| {
+            let most = self.to_writer.len() / 2;
+            batch.extend(self.to_writer.drain(..most));
+        };
+        let step = self.writer.step(&mut batch, &mut late, &mut notices, &|| Duration::ZERO);
+        batch.drain(..).rev().for_each(|message| self.to_writer.push_front(message));
         drop(snapshot);
         step.expect("the model's errors are not fatal");
         self.from_writer.extend(notices);

@@ -96,7 +96,7 @@ impl Folder {
         spike
     }
 
-    pub(super) fn accept(&self, spike: Connection) {
+    pub(super) fn accept(&self, spike: &Connection) {
         spike.execute_batch("DROP TRIGGER refused").expect("a trigger can be dropped");
     }
 }

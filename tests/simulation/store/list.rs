@@ -4,11 +4,11 @@
 
 use std::ops::ControlFlow;
 
-use rill::event::{Epoch, Epochs, Hash, Placed, Seq};
+use rill::event::{Epoch, Epochs, Hash, NewValue, Placed, Seq};
 use rill::id::Id;
 use rill::store::{
-    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey, Upkeep,
-    WriteLog,
+    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey,
+    Transaction, Upkeep, WriteLog,
 };
 
 use super::{Opened, Shared};
@@ -55,30 +55,8 @@ impl WriteLog for Writer {
         self.last
     }
 
-    /// Where everything goes; the record itself is written by whoever compares it.
-    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
-        let state = self.shared.lock();
-        let before = state.record.last();
-        let mut new: Vec<(&Id, Hash)> = Vec::new();
-        let mut place = |id, value: &rill::event::NewValue| {
-            if let Some(seq) = state.record.place(Id::as_str(id), &value.hash.0) {
-                return Placed { seq, new: false };
-            }
-            let known = new.iter().position(|(i, hash)| *i == id && *hash == value.hash);
-            let place = known.unwrap_or(new.len());
-            if known.is_none() {
-                new.push((id, value.hash));
-            }
-            Placed { seq: before + place as Seq + 1, new: known.is_none() }
-        };
-        let placed = batches
-            .iter()
-            .map(|batch| batch.values.iter().map(|value| place(batch.id, value)).collect())
-            .collect();
-        self.last = before + new.len() as Seq;
-        self.slices = UPKEEP_SLICES;
-        self.commits = self.commits.map(|commits| commits + 1);
-        Ok(placed)
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
+        Ok(Box::new(Open { writer: self, new: Vec::new() }))
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
@@ -117,6 +95,43 @@ struct Nothing;
 impl Checkpoint for Nothing {
     fn run(&mut self) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+/// Says where everything goes; the record itself is written by whoever compares it.
+struct Open<'a> {
+    writer: &'a mut Writer,
+    new: Vec<(Id, Hash)>,
+}
+
+impl Transaction for Open<'_> {
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let state = self.writer.shared.lock();
+        let before = state.record.last();
+        let new = &mut self.new;
+        let mut place = |id: &Id, value: &NewValue| {
+            if let Some(seq) = state.record.place(id.as_str(), &value.hash.0) {
+                return Placed { seq, new: false };
+            }
+            let known = new.iter().position(|(i, hash)| i == id && *hash == value.hash);
+            let place = known.unwrap_or(new.len());
+            if known.is_none() {
+                new.push((id.clone(), value.hash));
+            }
+            Placed { seq: before + place as Seq + 1, new: known.is_none() }
+        };
+        let placed = batches
+            .iter()
+            .map(|batch| batch.values.iter().map(|value| place(batch.id, value)).collect());
+        Ok(placed.collect())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        let Open { writer, new } = *self;
+        writer.last = writer.shared.lock().record.last() + new.len() as Seq;
+        writer.slices = UPKEEP_SLICES;
+        writer.commits = writer.commits.map(|commits| commits + 1);
+        Ok(())
     }
 }
 

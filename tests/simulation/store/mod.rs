@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rill::event::{Epochs, Hash, Placed, Seq};
 use rill::id::Id;
 use rill::store::{
-    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey, Upkeep,
-    WriteLog,
+    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey,
+    Transaction, Upkeep, WriteLog,
 };
+
+use rusqlite::Connection;
 
 use super::record::Record;
 
@@ -151,57 +153,39 @@ impl Disk {
     }
 }
 
-/// The writer's side: every commit is compared with the record, and put into it.
+/// The writer's side: every transaction is compared with the record, and put into it.
 struct Written {
     shared: Shared,
     log: Box<dyn WriteLog>,
     folder: Option<Folder>,
 }
 
-impl Written {
-    fn commit_whole(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
-        let placed = self.log.commit(batches)?;
-        let record = &mut self.shared.lock().record;
-        for (batch, placed) in batches.iter().zip(&placed) {
-            for (value, placed) in batch.values.iter().zip(placed) {
-                let (seq, new) = record.append(batch.id.as_str(), &value.text);
-                assert_eq!(*placed, Placed { seq, new }, "a value stands once in its storage");
-            }
-        }
-        assert_eq!(self.log.last(), record.last(), "the store knows its last event");
-        Ok(placed)
-    }
-}
-
 impl WriteLog for Written {
     fn last(&self) -> Seq {
-        self.log.last()
+        let last = self.log.last();
+        assert_eq!(last, self.shared.lock().record.last(), "the store knows its last event");
+        last
     }
 
-    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         let (fault, outage) = {
             let sabotage = &mut self.shared.lock().sabotage;
             (sabotage.commit.take(), sabotage.outage)
         };
-        let fatal = || StoreError::Fatal(WHY.to_owned());
-        match fault {
-            Some(CommitFault::CrashBefore) => Err(fatal()),
-            _ if outage => Err(failed()),
-            Some(CommitFault::CrashAfter) => {
-                self.commit_whole(batches)?;
-                Err(fatal())
-            }
-            Some(CommitFault::Full) => Err(StoreError::Full(WHY.to_owned())),
-            Some(CommitFault::Within) if self.folder.is_some() => {
-                let folder = self.folder.clone().expect("it was there a line above");
+        let refused = match fault {
+            Some(CommitFault::CrashBefore) => None,
+            _ if outage => return Err(failed()),
+            Some(CommitFault::Busy) => return Err(failed()),
+            Some(CommitFault::Within) => {
+                let folder = self.folder.clone().ok_or_else(failed)?;
                 let spike = folder.refuse(self.log.last() + 2);
-                let result = self.commit_whole(batches);
-                folder.accept(spike);
-                result
+                Some(Refused { folder, spike })
             }
-            Some(CommitFault::Busy | CommitFault::Within) => Err(failed()),
-            None => self.commit_whole(batches),
-        }
+            _ => None,
+        };
+        let transaction = self.log.begin()?;
+        let shared = self.shared.clone();
+        Ok(Box::new(Writing { transaction, shared, fault, written: Vec::new(), _refused: refused }))
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
@@ -229,6 +213,56 @@ impl WriteLog for Written {
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         self.log.close()
+    }
+}
+
+/// A transaction of the writer's.
+struct Writing<'a> {
+    transaction: Box<dyn Transaction + 'a>,
+    shared: Shared,
+    fault: Option<CommitFault>,
+    /// Identifiers, values, and where they stand.
+    written: Vec<(Id, String, Placed)>,
+    /// Dropped after the transaction, which holds the lock.
+    _refused: Option<Refused>,
+}
+
+struct Refused {
+    folder: Folder,
+    spike: Connection,
+}
+
+impl Drop for Refused {
+    fn drop(&mut self) {
+        self.folder.accept(&self.spike);
+    }
+}
+
+impl Transaction for Writing<'_> {
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let placed = self.transaction.append(batches)?;
+        for (batch, placed) in batches.iter().zip(&placed) {
+            for (value, placed) in batch.values.iter().zip(placed) {
+                self.written.push((batch.id.clone(), value.text.to_string(), *placed));
+            }
+        }
+        Ok(placed)
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        let fatal = || StoreError::Fatal(WHY.to_owned());
+        match self.fault {
+            Some(CommitFault::CrashBefore) => return Err(fatal()),
+            Some(CommitFault::Full) => return Err(StoreError::Full(WHY.to_owned())),
+            _ => {}
+        }
+        self.transaction.commit()?;
+        let record = &mut self.shared.lock().record;
+        for (id, value, placed) in &self.written {
+            let (seq, new) = record.append(id.as_str(), value);
+            assert_eq!(*placed, Placed { seq, new }, "a value stands once in its storage");
+        }
+        if self.fault == Some(CommitFault::CrashAfter) { Err(fatal()) } else { Ok(()) }
     }
 }
 

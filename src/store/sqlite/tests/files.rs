@@ -92,7 +92,7 @@ fn an_interrupted_creation_is_begun_again() {
         fs::write(file::beside(&path, "-journal"), &journal).unwrap();
         let mut opened = open(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         let values = [NewValue::new("x")];
-        opened.log.commit(&[Batch { id: &id(1), values: &values }]).unwrap();
+        commit(&mut *opened.log, &[Batch { id: &id(1), values: &values }]).unwrap();
     }
 }
 
@@ -133,7 +133,7 @@ fn a_backup_leaves_what_a_crash_left_to_the_next_start() {
     let (folder, crashed) = (Folder::new(), Folder::new());
     let mut opened = open(&folder.file("db")).unwrap();
     let values = [NewValue::new("x")];
-    opened.log.commit(&[Batch { id: &id(1), values: &values }]).unwrap();
+    commit(&mut *opened.log, &[Batch { id: &id(1), values: &values }]).unwrap();
     for name in ["db", "db-wal"] {
         fs::copy(folder.file(name), crashed.file(name)).unwrap();
     }

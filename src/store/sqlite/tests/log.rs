@@ -21,12 +21,12 @@ fn the_log_starts_over_and_a_held_one_stops_appends() {
     let a = id(1);
     let refused = (0..60).find_map(|n| {
         let values = [big(n)];
-        opened.log.commit(&[Batch { id: &a, values: &values }]).err()
+        commit(&mut *opened.log, &[Batch { id: &a, values: &values }]).err()
     });
     assert_eq!(refused, Some(StoreError::Failed(wal::HELD.to_owned())));
     reader.end();
     let values = [big(99)];
-    let placed = opened.log.commit(&[Batch { id: &a, values: &values }]).unwrap();
+    let placed = commit(&mut *opened.log, &[Batch { id: &a, values: &values }]).unwrap();
     assert!(placed[0][0].new);
     assert!(opened.log.gauges().wal_bytes < 200_000);
 }
@@ -112,6 +112,6 @@ fn the_checkpointer_does_not_run_again_for_what_somebody_holds() {
 fn append_bytes(opened: &mut Opened, bytes: usize, random: &mut Random) {
     if bytes > 0 {
         let values = [NewValue::new(format!("{:x}{}", random.next(), "x".repeat(bytes)))];
-        opened.log.commit(&[Batch { id: &id(1), values: &values }]).unwrap();
+        commit(&mut *opened.log, &[Batch { id: &id(1), values: &values }]).unwrap();
     }
 }

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use rill::event::{Hash, Placed, Seq};
 use rill::id::Id;
 use rill::store::{
-    Batch, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey, Upkeep, WriteLog,
+    Batch, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey, Transaction, Upkeep,
+    WriteLog,
 };
 
 #[derive(Clone, Default)]
@@ -64,14 +65,13 @@ impl WriteLog for Model {
         Model::last(self)
     }
 
-    fn commit(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         let mut state = self.0.lock().unwrap();
         if state.commits_to_fail > 0 {
             state.commits_to_fail -= 1;
             return Err(StoreError::Full("the simulation said so".to_owned()));
         }
-        let placed = batches.iter().map(|batch| state.append(batch)).collect();
-        Ok(placed)
+        Ok(Box::new(Open(self)))
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
@@ -95,6 +95,20 @@ impl WriteLog for Model {
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// A transaction that has begun does not fail, and so is never dropped.
+struct Open<'a>(&'a Model);
+
+impl Transaction for Open<'_> {
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let mut state = self.0.0.lock().unwrap();
+        Ok(batches.iter().map(|batch| state.append(batch)).collect())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StoreError> {
         Ok(())
     }
 }
