@@ -319,6 +319,19 @@ fn small_appends_that_come_while_others_are_written_are_committed_with_them() {
 }
 
 #[test]
+fn small_appends_that_come_beside_a_large_one_have_the_turn_after_it() {
+    let log = Log::default();
+    let shared = Arc::clone(&log.shared);
+    let mut writer = Writer::new(Box::new(log));
+    let large = vec![append(1, SHARE), append(2, SHARE)];
+    let mut messages = vec![append(3, SMALL)];
+    let mut late = |batch: &mut Vec<ToWriter>| batch.append(&mut messages);
+    let (committed, ..) = commit_with(&mut writer, large, &mut late, &shared);
+    assert_eq!(committed, [1]);
+    assert_eq!(commit(&mut writer, messages, &shared), (vec![3], Wait::Brief));
+}
+
+#[test]
 fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left() {
     let (to_writer, inbox) = crossbeam_channel::unbounded();
     let send = |count: usize| (0..count).for_each(|_| to_writer.send(append(0, SMALL)).unwrap());
