@@ -151,15 +151,15 @@ impl Reactor {
         }
         self.accept(now);
         self.carry_out(now);
-        self.read_all(now);
+        let read = self.read_all(now);
         self.hand_over();
+        if self.work.messages {
+            self.take_messages(now);
+            self.carry_out(now);
+        }
         for _ in 0..self.work.resumes.len().min(config::TURN_RESUMES_MAX) {
             let Some(key) = self.work.resumes.pop_front() else { break };
             self.read(now, key);
-            self.carry_out(now);
-        }
-        if self.work.messages {
-            self.take_messages(now);
             self.carry_out(now);
         }
         self.hub.tick(now);
@@ -168,15 +168,16 @@ impl Reactor {
             let Some(key) = self.work.replies.pop_front() else { break };
             self.take_turn(now, key);
         }
-        self.write_deliveries(now);
+        self.write_deliveries(now, read);
         self.carry_out(now);
         self.hand_over();
     }
 
     /// All that have something new. Where they are many, what was answered meanwhile is not left to
     /// wait for all of them: the readers wait for room for their answers.
-    fn read_all(&mut self, now: Now) {
-        for number in 1..=self.work.reads.len() {
+    fn read_all(&mut self, now: Now) -> usize {
+        let count = self.work.reads.len();
+        for number in 1..=count {
             let Some(key) = self.work.reads.pop_front() else { break };
             self.read(now, key);
             self.carry_out(now);
@@ -186,15 +187,14 @@ impl Reactor {
                 self.carry_out(now);
             }
         }
+        count
     }
 
-    /// Until something else was committed: the streams that wait get both with one write.
-    fn write_deliveries(&mut self, now: Now) {
-        for written in 0..self.work.deliveries.len().min(config::TURN_FLUSHES_MAX) {
-            if written >= config::TURN_FLUSHES_MIN && !self.channels.from_writer.is_empty() {
-                self.work.messages = true;
-                break;
-            }
+    /// To as many streams as connections were read from, at least: neither waits long for the other.
+    /// What is committed meanwhile comes before the next ones, which get both with one write.
+    fn write_deliveries(&mut self, now: Now, read: usize) {
+        let most = read.clamp(config::TURN_DELIVERIES_MIN, config::TURN_FLUSHES_MAX);
+        for _ in 0..self.work.deliveries.len().min(most) {
             let Some(key) = self.work.deliveries.pop_front() else { break };
             self.take_turn(now, key);
         }
