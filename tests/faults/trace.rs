@@ -104,7 +104,7 @@ impl Parser<'_> {
             return Some(());
         }
         // A thread that was killed as it began a call, before strace saw which.
-        let unseen = ["<... ??? resumed>) = ?", "???( <detached ...>"];
+        let unseen = ["<... ??? resumed>) = ?", "???( <detached ...>", "???()           = ?"];
         if unseen.contains(&rest) && !self.begun.contains_key(&thread) {
             return Some(());
         }
@@ -250,6 +250,7 @@ fn a_log_is_read_as_strace_writes_it() {
                9 1700000000.000060 pwrite64(3</f/x.db>, \"c\", 1, 8) = ? <unavailable>\n\
                8 1700000000.000061 <... ??? resumed>) = ?\n\
                9 1700000000.000061 ???( <detached ...>\n\
+               10 1700000000.000061 ???()           = ?\n\
                7 1700000000.000061 +++ killed by SIGKILL +++\n";
     let step = |moment: Moment, name: &str, change| Step {
         moment: 1_700_000_000_000_000 + moment,
