@@ -1,8 +1,11 @@
 """Owns what is measured: every benchmark, its contenders, and how a run becomes numbers. Used by
 `scripts/bench`. Starts every contender fresh for every round."""
 
+import contextlib
 import json
 import subprocess
+import threading
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +18,10 @@ SUBSCRIBERS_MAX = 19_000
 SMALL_BODY_BYTES = 128
 VALUES_A_FILL = 100
 MANY_STORAGES = 1_000
+# How often a server is asked for its gauges while it is measured, and for how much of the begin and
+# of the end of that their largest are told.
+GAUGES_SECONDS = 0.1
+GAUGES_WINDOW_SECONDS = 10
 # Beside wrk's --timeout: nothing here takes as long.
 PATIENCE_SECONDS = 300
 
@@ -105,6 +112,13 @@ def sample(measured, operations=None, latency="reply"):
     return {name: number for name, number in numbers.items() if number is not None}
 
 
+def metrics(server, *names):
+    """What rill says of itself."""
+    lines = server.get("/metrics")[2].decode().splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return [float(numbers[name]) for name in names]
+
+
 def fill(options, server, storages, events, values=1, **flags):
     load(options, server, storages=storages, requests=events // values, values=values,
          warm_up=0, **flags)
@@ -113,9 +127,39 @@ def fill(options, server, storages, events, values=1, **flags):
 # --- Appends -----------------------------------------------------------------------------------
 
 def append(kind, options, values=1, **flags):
-    with running(options.machine, kind) as server:
+    with running(options.machine, kind) as server, growth(server) as grown:
         measured = load(options, server, values=values, **flags)
-        return {"": sample(measured, measured["requests"] * values)}
+    return {"": sample(measured, measured["requests"] * values) | grown}
+
+
+@contextlib.contextmanager
+def growth(server):
+    """Of rill: the largest log and backlog at the begin and at the end of what is done meanwhile."""
+    grown = {}
+    if server.kind != "rill":
+        yield grown
+        return
+    over, seen = threading.Event(), []
+
+    def watch():
+        while not over.wait(GAUGES_SECONDS):
+            log, backlog = metrics(server, "rill_wal_bytes", "rill_unfolded_events")
+            seen.append((time.monotonic(), log / 2**20, backlog))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield grown
+    finally:
+        over.set()
+        watching.join()
+    first, last = seen[0][0], seen[-1][0]
+    window = min(GAUGES_WINDOW_SECONDS, (last - first) / 2)
+    begin = [one for one in seen if one[0] <= first + window]
+    end = [one for one in seen if one[0] >= last - window]
+    for place, name in ((1, "log_mib"), (2, "backlog")):
+        grown[f"{name}_at_first"] = max(one[place] for one in begin)
+        grown[f"{name}_at_last"] = max(one[place] for one in end)
 
 
 def append_rows(options, storages):
@@ -150,13 +194,6 @@ def get_small(kind, path, options):
         return {"": sample(wrk(options, server, path, reply_bytes=len(reply)))}
 
 
-def hot_hits(server):
-    """Reads that were answered from memory so far."""
-    metrics = server.get("/metrics")[2].decode()
-    return int(next(line.split()[1] for line in metrics.splitlines()
-                    if line.startswith("rill_hot_hits_total ")))
-
-
 def get_many(kind, path, options):
     storages = 10_000
     with running(options.machine, kind) as server:
@@ -171,11 +208,12 @@ def get_many(kind, path, options):
                 server.start()
                 # Each once after a start, when none is in memory yet, and once more.
                 for part in ("cold", "again"):
-                    hits = hot_hits(server)
+                    hits, = metrics(server, "rill_hot_hits_total")
                     read = load(options, server, "read", storages=storages, events=1, form="json",
                                 connections=connections)
+                    answered, = metrics(server, "rill_hot_hits_total")
                     parts[f"{part}, {by}"] = sample(read, storages) | {
-                        "hit_rate": (hot_hits(server) - hits) / storages}
+                        "hit_rate": (answered - hits) / storages}
         parts["hot, 64 connections"] = sample(wrk(options, server, path, str(storages)))
         return parts
 
