@@ -81,7 +81,7 @@ pub const SMALL_READ_BYTES: usize = 16 * KIB;
 /// Streams written to in one turn, and replies; the rest of a broadcast waits for the next.
 pub const TURN_FLUSHES_MAX: usize = 256;
 /// Streams written to in one turn where little was read. With 64, small reads beside a broadcast wait
-/// half as long again; with 16, the poll between takes a tenth of the broadcast's time.
+/// a third longer; with 16, the polls between take up to a tenth of the broadcast's time.
 pub const TURN_DELIVERIES_MIN: usize = 32;
 /// Connections taken beyond the limit, only to be told so in HTTP; further ones are just closed.
 pub const CONNECTIONS_OVERFLOW: usize = 128;
