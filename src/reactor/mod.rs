@@ -174,7 +174,7 @@ impl Reactor {
     }
 
     /// All that have something new. Where they are many, what was answered meanwhile is not left to
-    /// wait for all of them: the readers wait for room for their answers.
+    /// wait for all of them: the readers wait for room for their answers. Returns how many they were.
     fn read_all(&mut self, now: Now) -> usize {
         let count = self.work.reads.len();
         for number in 1..=count {
@@ -190,8 +190,8 @@ impl Reactor {
         count
     }
 
-    /// To as many streams as connections were read from, at least: neither waits long for the other.
-    /// What is committed meanwhile comes before the next ones, which get both with one write.
+    /// To as many streams as connections were read from, within limits: neither waits long for the
+    /// other. What was committed meanwhile is taken before the next ones, which get both with one write.
     fn write_deliveries(&mut self, now: Now, read: usize) {
         let most = read.clamp(config::TURN_DELIVERIES_MIN, config::TURN_FLUSHES_MAX);
         for _ in 0..self.work.deliveries.len().min(most) {
