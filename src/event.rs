@@ -20,16 +20,32 @@ impl Hash {
     }
 }
 
-/// 64 lower-case hexadecimal digits.
+/// Writes the bytes as two lower-case hexadecimal digits each. What every reply holds is written
+/// without `fmt`, which takes ten times as long.
+fn write_hexadecimal(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
+
+fn ascii(digits: &[u8]) -> &str {
+    std::str::from_utf8(digits).expect("hexadecimal digits are ASCII")
+}
+
+impl Hash {
+    /// 64 lower-case hexadecimal digits.
+    pub fn digits(&self) -> [u8; 64] {
+        let mut text = [0; 64];
+        write_hexadecimal(&mut text, &self.0);
+        text
+    }
+}
+
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+        f.write_str(ascii(&self.digits()))
     }
 }
 
@@ -65,9 +81,18 @@ pub struct Placed {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(pub u32);
 
+impl Epoch {
+    /// 8 lower-case hexadecimal digits.
+    pub fn digits(self) -> [u8; 8] {
+        let mut text = [0; 8];
+        write_hexadecimal(&mut text, &self.0.to_be_bytes());
+        text
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", self.0)
+        f.write_str(ascii(&self.digits()))
     }
 }
 
@@ -76,6 +101,17 @@ impl fmt::Display for Epoch {
 pub struct Cursor {
     pub seq: Seq,
     pub epoch: Option<Epoch>,
+}
+
+impl Cursor {
+    /// Appends what `Display` shows.
+    pub fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(itoa::Buffer::new().format(self.seq).as_bytes());
+        if let Some(epoch) = self.epoch {
+            out.push(b'.');
+            out.extend_from_slice(&epoch.digits());
+        }
+    }
 }
 
 /// The text is neither `SEQ` nor `SEQ.EPOCH`.
@@ -188,7 +224,15 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Cursor>(), expected, "{text:?}");
         }
-        assert_eq!(Cursor { seq: 4, epoch: Some(Epoch(0xa)) }.to_string(), "4.0000000a");
+        for (cursor, text) in [
+            (Cursor { seq: 4, epoch: Some(Epoch(0xa)) }, "4.0000000a"),
+            (Cursor { seq: 10, epoch: Some(Epoch(0x9f3a_2c1d)) }, "10.9f3a2c1d"),
+            (Cursor { seq: 0, epoch: None }, "0"),
+        ] {
+            let mut written = Vec::new();
+            cursor.write(&mut written);
+            assert_eq!((cursor.to_string().as_str(), written.as_slice()), (text, text.as_bytes()));
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn write_item_end(out: &mut Vec<u8>) {
 
 pub fn write_reply_end(out: &mut Vec<u8>, cursor: Cursor, more: bool) {
     out.extend_from_slice(b"],\"cursor\":\"");
-    out.extend_from_slice(cursor.to_string().as_bytes());
+    cursor.write(out);
     out.extend_from_slice(b"\",\"more\":");
     out.extend_from_slice(if more { b"true}" } else { b"false}" });
 }

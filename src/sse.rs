@@ -45,7 +45,8 @@ pub fn write_event(out: &mut Vec<u8>, epoch: Epoch, id_json: &[u8], seq: Seq, va
     let digits = digits.format(seq).as_bytes();
     out.extend_from_slice(b"id: ");
     out.extend_from_slice(digits);
-    write_epoch(out, epoch);
+    out.push(b'.');
+    out.extend_from_slice(&epoch.digits());
     out.extend_from_slice(b"\ndata: {\"id\":");
     out.extend_from_slice(id_json);
     out.extend_from_slice(b",\"seq\":");
@@ -77,14 +78,6 @@ pub fn write_synced(out: &mut Vec<u8>, cursor: &str, items: Option<&[(Vec<u8>, u
         out.push(b']');
     }
     out.extend_from_slice(b"}\n\n");
-}
-
-fn write_epoch(out: &mut Vec<u8>, epoch: Epoch) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'.');
-    for shift in (0..8).rev() {
-        out.push(DIGITS[(epoch.0 >> (4 * shift)) as usize & 15]);
-    }
 }
 
 /// Events of one storage, encoded once, chunk framing included, for every subscriber.

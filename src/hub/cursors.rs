@@ -68,8 +68,11 @@ fn resolve(
 /// The strong entity tag of a JSON reply: as the rest is in the URL, the last `seq` among its
 /// storages, the server's epoch, and whether it is a reset say what it holds.
 pub(super) fn entity_tag(last: Seq, reset: bool, epochs: &Epochs) -> String {
-    let cursor = epochs.cursor(last);
-    if reset { format!("\"{cursor}-reset\"") } else { format!("\"{cursor}\"") }
+    let mut tag = Vec::with_capacity(48);
+    tag.push(b'"');
+    epochs.cursor(last).write(&mut tag);
+    tag.extend_from_slice(if reset { b"-reset\"" } else { b"\"" });
+    String::from_utf8(tag).expect("cursors are ASCII")
 }
 
 /// The `seq`s of which a tag in `If-None-Match` is the entity tag, letter for letter: for these,
