@@ -2,8 +2,7 @@
 //! decoded last. Called by `get` and `bloom`, for bodies and for queries; what else an item may say
 //! is theirs.
 
-use std::collections::BTreeMap;
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use serde::de::{MapAccess, SeqAccess};
 
@@ -50,10 +49,13 @@ impl FilterText {
     }
 }
 
+/// So many are looked through one by one.
+const FEW_ITEMS: usize = 4;
+
 /// Items, each identifier once.
 pub(super) struct Items<T> {
     list: Vec<T>,
-    /// Where each identifier stands in `list`.
+    /// Where each identifier stands in `list`, where that holds more than a few.
     places: HashMap<Option<Id>, usize>,
     /// By the same place: not every item has one.
     filters: BTreeMap<usize, FilterText>,
@@ -68,21 +70,18 @@ impl<T: Listed> Items<T> {
     pub(super) fn add(&mut self, path: &Path<'_>, added: Undecoded<T>) -> Result<(), Problem> {
         let Undecoded { item, filter } = added;
         let place = self.list.len();
-        match self.places.entry(item.id().cloned()) {
-            Entry::Occupied(first) => {
-                let first_filter = self.filters.get(first.get()).map(|filter| &filter.text);
-                if self.list[*first.get()] == item
-                    && first_filter == filter.as_ref().map(|filter| &filter.text)
-                {
-                    return Ok(());
-                }
-                return Err(path.bad_request(T::TWICE));
+        if let Some(first) = self.place_of(item.id()) {
+            let first_filter = self.filters.get(&first).map(|filter| &filter.text);
+            if self.list[first] == item
+                && first_filter == filter.as_ref().map(|filter| &filter.text)
+            {
+                return Ok(());
             }
-            Entry::Vacant(_) if place == T::ITEMS_MAX => {
-                return Err(path.bad_request(T::TOO_MANY));
-            }
-            Entry::Vacant(vacant) => vacant.insert(place),
-        };
+            return Err(path.bad_request(T::TWICE));
+        }
+        if place == T::ITEMS_MAX {
+            return Err(path.bad_request(T::TOO_MANY));
+        }
         if let Some(filter) = filter {
             if self.filters.len() == SELECTION_FILTERS_MAX {
                 let what = format_args!("a request has at most {SELECTION_FILTERS_MAX} filters");
@@ -91,7 +90,22 @@ impl<T: Listed> Items<T> {
             self.filters.insert(place, filter);
         }
         self.list.push(item);
+        let unplaced = match place + 1 {
+            ..=FEW_ITEMS => place..place,
+            count if count == FEW_ITEMS + 1 => 0..count,
+            count => place..count,
+        };
+        for place in unplaced {
+            self.places.insert(self.list[place].id().cloned(), place);
+        }
         Ok(())
+    }
+
+    fn place_of(&self, id: Option<&Id>) -> Option<usize> {
+        if self.list.len() <= FEW_ITEMS {
+            return self.list.iter().position(|item| item.id() == id);
+        }
+        self.places.get(&id.cloned()).copied()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -335,6 +335,8 @@ fn a_request_has_so_many_storages_and_filters() {
     for (body, expected) in [
         (array(10_000, &plain), Ok(10_000)),
         (array(20_001, &again), Ok(10_000)),
+        // Few are looked through otherwise than many.
+        (array(12, &|n| format!("\"{}\"", n % 6)), Ok(6)),
         (array(10_001, &plain), Err("items[10000]: a request names at most 10000 storages")),
         (array(64, &filtered), Ok(64)),
         (array(65, &filtered), Err("items[64]: a request has at most 64 filters")),
