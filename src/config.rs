@@ -17,6 +17,8 @@ pub const TARGET_BYTES_MAX: usize = 64 * KIB;
 pub const HEAD_BYTES_MAX: usize = 80 * KIB;
 /// Header fields of one request; more are a 431.
 pub const HEADERS_MAX: usize = 128;
+/// So many are looked for first.
+pub const HEADERS_FEW: usize = 16;
 /// A request body; longer is a 413.
 pub const BODY_BYTES_MAX: usize = 16 * MIB;
 /// One value; longer is a 413.
@@ -95,6 +97,8 @@ pub const LISTENERS_MAX: usize = 64;
 pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Descriptors kept back from connections: the database, its log, the poll, the listeners.
 pub const RESERVED_DESCRIPTORS: usize = 64;
+/// Effects of the hub that keep their room once they were carried out.
+pub const EFFECTS_KEPT: usize = 256;
 /// Pieces smaller than this are copied together and sent as one: a vectored write of small pieces
 /// costs the kernel more than the copy.
 pub const GATHERED_BYTES: usize = 16 * KIB;
@@ -254,6 +258,7 @@ pub const PAGE_CACHE_BYTES: usize = 2 * MIB;
 
 const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "a longest target fits into a head");
+    assert!(HEADERS_FEW < HEADERS_MAX, "few are not all");
     assert!(BODY_BYTES_MAX <= BODIES_BYTES_LARGE_MAX, "the largest body may be taken");
     assert!(BODIES_BYTES_LARGE_MAX < BODIES_BYTES_MAX, "large bodies leave room for small ones");
     assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");

@@ -50,7 +50,8 @@ fn is_registered_name(text: &[u8]) -> bool {
 
 /// Unreserved characters and sub-delimiters, the comma left out.
 fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=')
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use memchr::{memchr, memchr2};
 
 use super::fields::{self, Examined};
 use super::request_line::{self, RequestLine};
-use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::config::{HEAD_BYTES_MAX, HEADERS_FEW, HEADERS_MAX};
 use crate::problem::Problem;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -148,19 +148,8 @@ fn scan_lines(window: &[u8], from: usize) -> Scan {
 fn parse_lines(head: &[u8], body_bytes_max: usize) -> Result<Head, Problem> {
     let line_end = memchr(b'\r', head).expect("a scanned head has ended lines");
     let RequestLine { method, version, path, query } = request_line::parse(&head[..line_end])?;
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let examined = match httparse::parse_headers(&head[line_end + 2..], &mut headers) {
-        Ok(httparse::Status::Complete((_, headers))) => {
-            fields::examine(headers, version, body_bytes_max)?
-        }
-        Ok(httparse::Status::Partial) => unreachable!("a scanned head ends in an empty line"),
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(Problem::new(431, format!("header fields: more than {HEADERS_MAX}")));
-        }
-        Err(_) => return Err(fields::malformed(&head[line_end + 2..])),
-    };
     let Examined { keep_alive, body, expects_continue, accept, if_none_match, last_event_id } =
-        examined;
+        parse_fields(&head[line_end + 2..], version, body_bytes_max)?;
     Ok(Head {
         method,
         version,
@@ -173,4 +162,37 @@ fn parse_lines(head: &[u8], body_bytes_max: usize) -> Result<Head, Problem> {
         if_none_match,
         last_event_id,
     })
+}
+
+/// Most requests have few fields, and room for all that are allowed is 4 KiB to clear.
+fn parse_fields(
+    lines: &[u8],
+    version: Version,
+    body_bytes_max: usize,
+) -> Result<Examined, Problem> {
+    let mut few = [httparse::EMPTY_HEADER; HEADERS_FEW];
+    match httparse::parse_headers(lines, &mut few) {
+        Err(httparse::Error::TooManyHeaders) => {}
+        parsed => return examine(parsed, lines, version, body_bytes_max),
+    }
+    let mut many = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    examine(httparse::parse_headers(lines, &mut many), lines, version, body_bytes_max)
+}
+
+fn examine(
+    parsed: httparse::Result<(usize, &[httparse::Header<'_>])>,
+    lines: &[u8],
+    version: Version,
+    body_bytes_max: usize,
+) -> Result<Examined, Problem> {
+    match parsed {
+        Ok(httparse::Status::Complete((_, headers))) => {
+            fields::examine(headers, version, body_bytes_max)
+        }
+        Ok(httparse::Status::Partial) => unreachable!("a scanned head ends in an empty line"),
+        Err(httparse::Error::TooManyHeaders) => {
+            Err(Problem::new(431, format!("header fields: more than {HEADERS_MAX}")))
+        }
+        Err(_) => Err(fields::malformed(lines)),
+    }
 }

@@ -5,10 +5,10 @@
 //! connections, knows no routes, decides no status but those of malformed requests.
 
 mod accept;
+mod always;
 mod authority;
 mod body;
 mod conditional;
-mod date;
 mod fields;
 mod head;
 mod request_line;
@@ -17,13 +17,11 @@ mod response;
 mod tests;
 
 pub use accept::{lists, quality};
+pub use always::Always;
 pub use body::{BodyProgress, BodyReader};
 pub use conditional::{listed_tags, none_match};
-pub use date::Date;
 pub use head::{BodyLength, Head, Method, Version, parse_head};
-pub use response::{
-    CONTINUE, Fields, Framing, LAST_CHUNK, write_chunk, write_head, write_problem_body,
-};
+pub use response::{CONTINUE, Framing, LAST_CHUNK, write_chunk, write_head, write_problem_body};
 
 /// `tchar` of RFC 9110, 5.6.2: what methods, field names and codings are made of.
 fn is_token_byte(byte: u8) -> bool {

@@ -5,13 +5,6 @@ use super::head::Version;
 use super::is_value_byte;
 use crate::problem::{Problem, reason};
 
-/// What every reply carries.
-#[derive(Clone, Copy, Debug)]
-pub struct Fields<'a> {
-    pub date: &'a str,
-    pub cors_origin: &'a str,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Length(usize),
@@ -27,10 +20,11 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// The interim reply that lets a client send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Appends a head. `version` is the client's: the server's own is 1.1 on every reply.
+/// Appends a head. `always` are the lines that every reply has; `version` is the client's: the
+/// server's own is 1.1 on every reply.
 pub fn write_head(
     out: &mut Vec<u8>,
-    always: &Fields<'_>,
+    always: &[u8],
     version: Version,
     status: u16,
     keep_alive: bool,
@@ -43,7 +37,7 @@ pub fn write_head(
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
-    write_field(out, "Date", always.date);
+    out.extend_from_slice(always);
     match (keep_alive && framing != Framing::UntilClose, version) {
         (false, _) => write_field(out, "Connection", "close"),
         (true, Version::Http10) => write_field(out, "Connection", "keep-alive"),
@@ -54,15 +48,13 @@ pub fn write_head(
         Framing::Chunked => write_field(out, "Transfer-Encoding", "chunked"),
         Framing::UntilClose | Framing::Empty => {}
     }
-    write_field(out, "Access-Control-Allow-Origin", always.cors_origin);
-    write_field(out, "Access-Control-Expose-Headers", "ETag, Retry-After");
     for (name, value) in fields {
         write_field(out, name, value);
     }
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
     debug_assert!(
         value.bytes().all(is_value_byte),
         "{name}: no value has control characters, or it could write fields of its own"
@@ -112,12 +104,10 @@ fn write_hexadecimal(out: &mut Vec<u8>, number: usize) {
 mod tests {
     use super::*;
 
-    const ALWAYS: Fields<'_> =
-        Fields { date: "Sun, 06 Nov 1994 08:49:37 GMT", cors_origin: "https://a.test" };
-
     fn head(version: Version, status: u16, keep_alive: bool, framing: Framing) -> String {
         let mut out = b"before".to_vec();
-        write_head(&mut out, &ALWAYS, version, status, keep_alive, framing, &[("ETag", "\"1\"")]);
+        let fields = [("ETag", "\"1\"")];
+        write_head(&mut out, b"A: b\r\n", version, status, keep_alive, framing, &fields);
         let text = String::from_utf8(out).unwrap();
         text.strip_prefix("before").unwrap().to_owned()
     }
@@ -126,9 +116,7 @@ mod tests {
     fn a_head_says_how_the_message_and_the_connection_go_on() {
         assert_eq!(
             head(Version::Http11, 200, true, Framing::Length(17)),
-            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 17\r\n\
-             Access-Control-Allow-Origin: https://a.test\r\n\
-             Access-Control-Expose-Headers: ETag, Retry-After\r\nETag: \"1\"\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 17\r\nETag: \"1\"\r\n\r\n"
         );
         let (close, kept) = (Some("Connection: close"), Some("Connection: keep-alive"));
         let (chunked, empty) = (Some("Transfer-Encoding: chunked"), Some("Content-Length: 0"));

@@ -36,7 +36,7 @@ impl Hub {
             && let Some(message) = self.waiting_subscriptions.pop_front()
         {
             self.credits.subscriptions += 1;
-            self.effects.push(Effect::ToWriter(message));
+            self.effects.push_back(Effect::ToWriter(message));
         }
     }
 

@@ -46,7 +46,7 @@ impl Hub {
             self.take_kept(now, key);
         }
         if self.goes_on(key) {
-            self.effects.push(Effect::Resume(key));
+            self.effects.push_back(Effect::Resume(key));
         }
         self.arm(key);
     }
@@ -65,7 +65,7 @@ impl Hub {
     /// Something ended that the connection may have waited for. What came before has its next turn.
     pub(super) fn resume(&mut self, now: Now, key: u32) {
         if self.goes_on(key) || self.wants_input(key) {
-            self.effects.push(Effect::Resume(key));
+            self.effects.push_back(Effect::Resume(key));
         } else if self.connections[key as usize].input_ended {
             self.after_input_ended(now, key);
         }
@@ -319,7 +319,7 @@ impl Hub {
         self.bodies_bytes += append.bytes();
         let waiting = Waiting::Append { id: append.id.clone(), many };
         self.connections[key as usize].state = State::Answering(Box::new(exchange), waiting);
-        self.effects.push(Effect::ToWriter(ToWriter::Append(append)));
+        self.effects.push_back(Effect::ToWriter(ToWriter::Append(append)));
     }
 
     /// An append is durable.
@@ -362,7 +362,7 @@ impl Hub {
         connection.state = State::Answering(Box::new(exchange), Waiting::Health);
         connection.since = now.milliseconds;
         let token = self.token_of(key);
-        self.effects.push(Effect::ToWriter(ToWriter::Ping { token }));
+        self.effects.push_back(Effect::ToWriter(ToWriter::Ping { token }));
     }
 
     pub(super) fn healthy(&mut self, now: Now, token: Token) {
@@ -430,7 +430,7 @@ fn append_body(id: &Id, appended: &Appended, many: bool) -> Vec<u8> {
         out.extend_from_slice(if many { b"{\"seq\":" } else { b"\"seq\":" });
         out.extend_from_slice(itoa::Buffer::new().format(placed.seq).as_bytes());
         out.extend_from_slice(b",\"hash\":\"");
-        out.extend_from_slice(value.hash.to_string().as_bytes());
+        out.extend_from_slice(&value.hash.digits());
         out.extend_from_slice(if many { b"\"}" } else { b"\"" });
     }
     out.extend_from_slice(if many { b"]}" } else { b"}" });

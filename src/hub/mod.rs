@@ -21,7 +21,7 @@ use crate::config;
 use crate::event::{Epochs, Seq};
 use crate::held::Counter;
 use crate::hot::Hot;
-use crate::http::Date;
+use crate::http::Always;
 use crate::index::Index;
 use crate::message::{
     Appended, Asker, Commit, FromReader, FromWriter, Read, ToReader, ToWriter, Token,
@@ -106,7 +106,7 @@ pub struct Hub {
     /// A feed's slot is a place here; used again only when nobody can mean the former tenant.
     tenants: Slab<Tenant>,
     timers: Timers,
-    effects: Vec<Effect>,
+    effects: VecDeque<Effect>,
     exchanges: u32,
     credits: Credits,
     reads: Reads,
@@ -124,7 +124,7 @@ pub struct Hub {
     inputs_bytes: usize,
     /// The larger ones among the heads of exchanges.
     heads_bytes: Counter,
-    date: Date,
+    always: Always,
     phase: Phase,
     store: StoreGauges,
     metrics: Metrics,
@@ -144,11 +144,12 @@ impl Hub {
             visible: options.visible,
             reads: Reads::new(options.readers),
             random: options.seed | 1,
+            always: Always::new(&options.cors_origin),
             options,
             connections: Slab::new(),
             tenants: Slab::new(),
             timers: Timers::default(),
-            effects: Vec::new(),
+            effects: VecDeque::new(),
             exchanges: 0,
             credits: Credits::default(),
             hot: Hot::default(),
@@ -160,16 +161,20 @@ impl Hub {
             bodies_bytes: 0,
             inputs_bytes: 0,
             heads_bytes: Counter::default(),
-            date: Date::at(0),
             phase: Phase::Serving,
             store: StoreGauges::default(),
             metrics: Metrics::default(),
         }
     }
 
-    /// The effects since the last call, in order.
-    pub fn effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.effects)
+    /// What is to be done next; carrying it out may add to what follows.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        let effect = self.effects.pop_front();
+        if effect.is_none() {
+            // After a large broadcast; the usual few keep their room.
+            self.effects.shrink_to(config::EFFECTS_KEPT);
+        }
+        effect
     }
 
     /// A connection was accepted. `None` when it cannot even be told that there are too many, or
@@ -349,7 +354,7 @@ impl Hub {
             return;
         }
         self.phase = Phase::Stopping { until: now.milliseconds + config::STOP_TIMEOUT };
-        self.effects.push(Effect::StopAccepting);
+        self.effects.push_back(Effect::StopAccepting);
         let keys: Vec<u32> = self.connections.iter().map(|(key, _)| key as u32).collect();
         for key in keys {
             let connection = &self.connections[key as usize];
@@ -375,7 +380,7 @@ impl Hub {
     fn finish(&mut self) {
         if self.phase != Phase::Finished {
             self.phase = Phase::Finished;
-            self.effects.push(Effect::Finished);
+            self.effects.push_back(Effect::Finished);
         }
     }
 

@@ -24,7 +24,11 @@ impl Hub {
         if !connection.flush_queued {
             connection.flush_queued = true;
             let streaming = matches!(connection.state, State::Streaming(_));
-            self.effects.push(if streaming { Effect::Deliver(key) } else { Effect::Flush(key) });
+            self.effects.push_back(if streaming {
+                Effect::Deliver(key)
+            } else {
+                Effect::Flush(key)
+            });
         }
     }
 
@@ -69,8 +73,8 @@ impl Hub {
         connection.state = State::Lingering;
         connection.since = now.milliseconds;
         self.set_input(key, Vec::new());
-        self.effects.push(Effect::EndOutput(key));
-        self.effects.push(Effect::Resume(key));
+        self.effects.push_back(Effect::EndOutput(key));
+        self.effects.push_back(Effect::Resume(key));
         self.arm(key);
     }
 
@@ -82,7 +86,7 @@ impl Hub {
             connection.state = State::Closed;
             connection.outbox.clear();
             self.set_input(key, Vec::new());
-            self.effects.push(Effect::Close(key));
+            self.effects.push_back(Effect::Close(key));
         }
     }
 

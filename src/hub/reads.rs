@@ -37,11 +37,11 @@ impl Hub {
         if plan.needs_preparing(Purpose::Reply) {
             return self.prepare_reply(now, key, exchange, plan);
         }
-        let plan = Arc::new(plan);
         if let Some(page) = self.hot_page(&plan) {
             self.metrics.hot_hits += 1;
             return self.reply_page(now, key, exchange, &plan, page);
         }
+        let plan = Arc::new(plan);
         let token = Token { connection: key, exchange: exchange.number };
         let request = match plan.items.as_slice() {
             [item]

@@ -5,7 +5,7 @@ use super::connection::{Exchange, State, Target};
 use super::metrics::Kind;
 use super::{Hub, Now};
 use crate::config;
-use crate::http::{self, BodyLength, Fields, Framing, Head, Method, Version};
+use crate::http::{self, BodyLength, Framing, Head, Method, Version};
 use crate::problem::Problem;
 use crate::route::{self, Route};
 use crate::sse;
@@ -98,11 +98,8 @@ impl Hub {
         fields: &[(&str, &str)],
     ) {
         let keep_alive = exchange.head.keep_alive && !self.is_stopping();
-        let always = Fields {
-            date: self.date.text(now.unix_seconds),
-            cors_origin: &self.options.cors_origin,
-        };
-        http::write_head(out, &always, exchange.head.version, status, keep_alive, framing, fields);
+        let always = self.always.lines(now.unix_seconds);
+        http::write_head(out, always, exchange.head.version, status, keep_alive, framing, fields);
     }
 
     /// The reply is queued whole; the connection goes on to its next request, or ends.

@@ -97,22 +97,16 @@ impl Bench {
     }
 
     fn carry_out(&mut self) {
-        loop {
-            let effects = self.hub.effects();
-            if effects.is_empty() {
-                return;
-            }
-            for effect in effects {
-                match effect {
-                    Effect::ToWriter(message) => self.to_writer.push(message),
-                    Effect::ToReader(message) => self.to_readers.push(message),
-                    Effect::Resume(key) => self.resumed.push_back(key),
-                    Effect::Close(key) => {
-                        self.hub.closed(key);
-                        self.closed.push(key);
-                    }
-                    _ => {}
+        while let Some(effect) = self.hub.next_effect() {
+            match effect {
+                Effect::ToWriter(message) => self.to_writer.push(message),
+                Effect::ToReader(message) => self.to_readers.push(message),
+                Effect::Resume(key) => self.resumed.push_back(key),
+                Effect::Close(key) => {
+                    self.hub.closed(key);
+                    self.closed.push(key);
                 }
+                _ => {}
             }
         }
     }

@@ -377,14 +377,8 @@ impl Reactor {
     }
 
     fn carry_out(&mut self, now: Now) {
-        loop {
-            let effects = self.hub.effects();
-            if effects.is_empty() {
-                return;
-            }
-            for effect in effects {
-                self.carry_out_one(now, effect);
-            }
+        while let Some(effect) = self.hub.next_effect() {
+            self.carry_out_one(now, effect);
         }
     }
 

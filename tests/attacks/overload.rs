@@ -96,7 +96,7 @@ fn a_full_queue_refuses_and_stores_nothing() {
     });
     let mut queue = VecDeque::new();
     let mut take = |hub: &mut Hub| {
-        for effect in hub.effects() {
+        while let Some(effect) = hub.next_effect() {
             if let Effect::ToWriter(message) = effect {
                 queue.push_back(message);
             }

@@ -232,7 +232,7 @@ impl Server {
     /// The effects, in order; messages go into the queues, the rest is the network's.
     pub(crate) fn deeds(&mut self) -> Vec<Deed> {
         let mut deeds = Vec::new();
-        for effect in self.hub.effects() {
+        while let Some(effect) = self.hub.next_effect() {
             match effect {
                 Effect::ToWriter(message) => self.to_writer.push_back(message),
                 Effect::ToReader(message) => self.to_reader.push_back(message),

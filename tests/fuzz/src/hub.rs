@@ -305,12 +305,8 @@ impl World {
 
     /// The effects, as a reactor would carry them out; bytes leave only when a client takes them.
     fn carry_out(&mut self) {
-        loop {
-            let effects = self.hub.effects();
-            if effects.is_empty() {
-                return;
-            }
-            effects.into_iter().for_each(|effect| self.carry_out_one(effect));
+        while let Some(effect) = self.hub.next_effect() {
+            self.carry_out_one(effect);
         }
     }
 
