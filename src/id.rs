@@ -1,6 +1,7 @@
 //! Owns the storage identifier: its rules, and the key that stands for it in the store's indexes.
 //! Called by everything that names a storage. Knows nothing of URLs or JSON.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -82,8 +83,21 @@ impl fmt::Display for IdError {
 /// The first 128 bits of SHA-256 over the identifier. Two names with one key would take 2^64 work
 /// to find, and finding one for a given name 2^128, so the key is taken for the name: the indexes
 /// need neither names nor numbers for them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct StorageKey(pub [u8; 16]);
+
+/// As the bytes are ordered, by one comparison of numbers: indexes are made by sorting.
+impl Ord for StorageKey {
+    fn cmp(&self, other: &StorageKey) -> Ordering {
+        u128::from_be_bytes(self.0).cmp(&u128::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for StorageKey {
+    fn partial_cmp(&self, other: &StorageKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 #[cfg(test)]
 mod tests {

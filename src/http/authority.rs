@@ -38,14 +38,13 @@ fn is_ip_literal(text: &[u8]) -> bool {
 /// An IPv4 address has the form of a name.
 fn is_registered_name(text: &[u8]) -> bool {
     let mut rest = text;
-    loop {
-        rest = match rest {
-            [] => return !text.is_empty(),
+    while let Some(end) = rest.iter().position(|byte| !is_name_byte(*byte)) {
+        rest = match &rest[end..] {
             [b'%', a, b, rest @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest,
-            [byte, rest @ ..] if is_name_byte(*byte) => rest,
             _ => return false,
         };
     }
+    !text.is_empty()
 }
 
 /// Unreserved characters and sub-delimiters, the comma left out.

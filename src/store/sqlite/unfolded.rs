@@ -2,8 +2,11 @@
 //! again, and to fold it. Called by the writer and by folds; rebuilt from the log at start. Those that
 //! a segment holds by now leave one by one, as others come: thousands at once would keep a commit.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Place;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::event::{Hash, Seq};
@@ -35,15 +38,58 @@ pub(super) struct Unfolded {
     /// The first of `entries`, of which those up to the mark are leaving.
     oldest: Seq,
     entries: VecDeque<Entry>,
-    /// The newest event of each digest.
-    newest: HashMap<u64, Seq>,
+    newest: Newest,
+}
+
+/// The newest event of each digest. Clients can know the digests, but not where they stand here:
+/// that takes the seed, too.
+#[derive(Debug)]
+struct Newest {
+    seed: u64,
+    table: HashTable<(u64, Seq)>,
+}
+
+impl Newest {
+    fn new() -> Newest {
+        Newest { seed: RandomState::new().hash_one(0), table: HashTable::new() }
+    }
+
+    fn get(&self, digest: u64) -> Option<Seq> {
+        self.table.find(placing(self.seed, digest), |entry| entry.0 == digest).map(|entry| entry.1)
+    }
+
+    /// Returns the one that was the newest.
+    fn insert(&mut self, digest: u64, seq: Seq) -> Option<Seq> {
+        let seed = self.seed;
+        let (is, place) =
+            (|entry: &(u64, Seq)| entry.0 == digest, |e: &(u64, Seq)| placing(seed, e.0));
+        match self.table.entry(placing(seed, digest), is, place) {
+            Place::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, seq)),
+            Place::Vacant(entry) => {
+                entry.insert((digest, seq));
+                None
+            }
+        }
+    }
+
+    /// Unless another is the newest.
+    fn remove(&mut self, digest: u64, seq: Seq) {
+        if let Ok(entry) =
+            self.table.find_entry(placing(self.seed, digest), |e| *e == (digest, seq))
+        {
+            entry.remove();
+        }
+    }
+}
+
+fn placing(seed: u64, digest: u64) -> u64 {
+    xxh3_64_with_seed(&digest.to_le_bytes(), seed)
 }
 
 impl Unfolded {
     /// Nothing past the mark.
     pub(super) fn after(mark: Seq) -> Unfolded {
-        let (entries, newest) = (VecDeque::new(), HashMap::new());
-        Unfolded { mark, oldest: mark + 1, entries, newest }
+        Unfolded { mark, oldest: mark + 1, entries: VecDeque::new(), newest: Newest::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -64,7 +110,7 @@ impl Unfolded {
     }
 
     pub(super) fn find(&self, storage: StorageKey, digest: u64, hash: &Hash) -> Option<Seq> {
-        let mut seq = *self.newest.get(&digest)?;
+        let mut seq = self.newest.get(digest)?;
         while let Some(entry) = self.get(seq) {
             if entry.storage == storage && entry.hash == *hash {
                 return Some(seq);
@@ -90,7 +136,7 @@ impl Unfolded {
             if self.get(entry.previous).is_some() {
                 self.newest.insert(entry.digest, entry.previous);
             } else {
-                self.newest.remove(&entry.digest);
+                self.newest.remove(entry.digest, self.last() + 1);
             }
         }
     }
@@ -106,9 +152,7 @@ impl Unfolded {
                 return;
             }
             let Some(entry) = self.entries.pop_front() else { return };
-            if self.newest.get(&entry.digest) == Some(&self.oldest) {
-                self.newest.remove(&entry.digest);
-            }
+            self.newest.remove(entry.digest, self.oldest);
             self.oldest += 1;
         }
     }
@@ -143,7 +187,7 @@ mod tests {
         assert_eq!((unfolded.first(), unfolded.len()), (13, 0));
         assert_eq!(unfolded.push(storage(1), 8, hash(1)), 13);
         assert_eq!(found(&unfolded), [None; 4]);
-        assert_eq!((unfolded.newest.len(), unfolded.entries.len()), (1, 1));
+        assert_eq!((unfolded.newest.table.len(), unfolded.entries.len()), (1, 1));
     }
 
     #[test]

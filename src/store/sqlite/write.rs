@@ -63,54 +63,69 @@ impl Writer {
         Box::new(open).commit()
     }
 
-    fn append_batch(&mut self, batch: &Batch<'_>) -> Result<Box<[Placed]>, StoreError> {
-        let storage = batch.id.key();
-        let looked_up = self.look_up(batch, storage)?;
-        let before = self.unfolded.last();
-        let mut insert = self
-            .conn
-            .prepare_cached("INSERT INTO log(seq, id, hash, value) VALUES(?1, ?2, ?3, ?4)")?;
-        let mut placed = Vec::with_capacity(batch.values.len());
-        for (value, LookedUp { digest, known, .. }) in batch.values.iter().zip(looked_up) {
-            // It may stand in the batch twice.
-            let known = known.or_else(|| {
-                let begun = self.unfolded.last() > before;
-                begun.then(|| self.unfolded.find(storage, digest, &value.hash))?
-            });
-            placed.push(match known {
-                Some(seq) => Placed { seq, new: false },
-                None => {
-                    let seq = self.unfolded.push(storage, digest, value.hash);
-                    let text = value.text.as_bytes();
-                    insert.execute(params![sql(seq), batch.id.as_str(), value.hash.0, text])?;
-                    Placed { seq, new: true }
-                }
-            });
+    /// All that is appended in one go has one statement, and room for what was looked up.
+    fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
+        let Writer { conn, unfolded, indexes, .. } = self;
+        let mut insert =
+            conn.prepare_cached("INSERT INTO log(seq, id, hash, value) VALUES(?1, ?2, ?3, ?4)")?;
+        let mut looked_up = Vec::new();
+        let mut all_placed = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let storage = batch.id.key();
+            look_up(conn, unfolded, indexes, batch, storage, &mut looked_up)?;
+            let before = unfolded.last();
+            let mut placed = Vec::with_capacity(batch.values.len());
+            for (value, &LookedUp { digest, known, .. }) in batch.values.iter().zip(&looked_up) {
+                // It may stand in the batch twice.
+                let known = known.or_else(|| {
+                    let begun = unfolded.last() > before;
+                    begun.then(|| unfolded.find(storage, digest, &value.hash))?
+                });
+                placed.push(match known {
+                    Some(seq) => Placed { seq, new: false },
+                    None => {
+                        let seq = unfolded.push(storage, digest, value.hash);
+                        let text = value.text.as_bytes();
+                        insert.execute(params![sql(seq), batch.id.as_str(), value.hash.0, text])?;
+                        Placed { seq, new: true }
+                    }
+                });
+            }
+            all_placed.push(placed.into());
         }
-        Ok(placed.into())
+        Ok(all_placed)
     }
+}
 
-    /// Where each value stands, in memory or in a segment, in the order of what it costs to ask.
-    fn look_up(&self, batch: &Batch<'_>, storage: StorageKey) -> Result<Vec<LookedUp>, StoreError> {
-        let in_memory = |(value, place): (&NewValue, usize)| {
-            let digest = digest_of(storage, &value.hash);
-            LookedUp { place, digest, known: self.unfolded.find(storage, digest, &value.hash) }
-        };
-        let mut all: Vec<LookedUp> = batch.values.iter().zip(0..).map(in_memory).collect();
-        all.sort_unstable_by_key(|value| value.digest);
-        for live in self.indexes.live() {
-            let mut lookup = Lookup::new(&self.conn, live.segment);
-            for LookedUp { place, digest, known } in &mut all {
-                if known.is_none()
-                    && live.filter.as_ref().is_none_or(|filter| filter.may_contain(*digest))
-                {
-                    *known = lookup.find(*digest, batch.id.as_str(), &batch.values[*place].hash)?;
-                }
+/// Where each value of a batch stands, in memory or in a segment, asked in the order of what that
+/// costs. `looked_up` is what was looked up before, and its room is used again.
+fn look_up(
+    conn: &Connection,
+    unfolded: &Unfolded,
+    indexes: &Indexes,
+    batch: &Batch<'_>,
+    storage: StorageKey,
+    looked_up: &mut Vec<LookedUp>,
+) -> Result<(), StoreError> {
+    let in_memory = |(value, place): (&NewValue, usize)| {
+        let digest = digest_of(storage, &value.hash);
+        LookedUp { place, digest, known: unfolded.find(storage, digest, &value.hash) }
+    };
+    looked_up.clear();
+    looked_up.extend(batch.values.iter().zip(0..).map(in_memory));
+    looked_up.sort_unstable_by_key(|value| value.digest);
+    for live in indexes.live() {
+        let mut lookup = Lookup::new(conn, live.segment);
+        for LookedUp { place, digest, known } in &mut *looked_up {
+            if known.is_none()
+                && live.filter.as_ref().is_none_or(|filter| filter.may_contain(*digest))
+            {
+                *known = lookup.find(*digest, batch.id.as_str(), &batch.values[*place].hash)?;
             }
         }
-        all.sort_unstable_by_key(|value| value.place);
-        Ok(all)
     }
+    looked_up.sort_unstable_by_key(|value| value.place);
+    Ok(())
 }
 
 /// A value of a batch, and where it stood before.
@@ -197,8 +212,7 @@ impl<'a> Open<'a> {
 
 impl Transaction for Open<'_> {
     fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
-        let writer = self.writer();
-        batches.iter().map(|batch| writer.append_batch(batch)).collect()
+        self.writer().append(batches)
     }
 
     /// Does the share of the indexes' work, too, that the new rows pay for: once, as what it
