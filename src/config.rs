@@ -112,6 +112,8 @@ pub const OUTBOXES_BYTES_MAX: usize = 256 * MIB;
 pub const FRAME_BYTES: usize = 16 * KIB;
 /// What a reader encodes in one page, unless one event is larger than that.
 pub const PAGE_BYTES: usize = 128 * KIB;
+/// First pages that are made in one view of the log, unless they come to the bytes of one before.
+pub const VIEW_PAGES_MAX: usize = 16;
 /// Events looked at for one page.
 pub const PAGE_EVENTS_MAX: usize = 4_096;
 /// Hashes that are put to a filter in one slice of a reader's work: about 3 ms.
@@ -263,6 +265,10 @@ const _: () = {
     assert!(BODIES_BYTES_LARGE_MAX < BODIES_BYTES_MAX, "large bodies leave room for small ones");
     assert!(VALUE_BYTES_MAX < BODY_BYTES_MAX, "the largest value fits into a body");
     assert!(SMALL_READ_BYTES < TURN_BYTES_MAX, "what follows a small read is read in larger ones");
+    assert!(
+        VIEW_PAGES_MAX <= ANSWERS_MAX,
+        "a view does not wait for the loop, but for its own pages"
+    );
     assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");
     assert!(
         GATHERED_EVENTS_MAX <= WINDOW_EVENTS_MAX as usize,

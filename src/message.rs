@@ -377,8 +377,20 @@ impl FromReader {
             Read::Opened { page, .. } => page.body.len(),
             Read::Paged { body, .. } => body.len(),
             Read::Followed { frames, .. } => frames.len(),
+            Read::Filled { events: Ok(Some(events)), .. } => events.bytes(),
             _ => 0,
         }
+    }
+
+    /// Whether the store failed.
+    pub fn is_failure(&self) -> bool {
+        matches!(
+            &self.answer,
+            Read::Failed { .. }
+                | Read::FollowFailed { .. }
+                | Read::Filled { events: Err(_), .. }
+                | Read::Prepared { prepared: Err(_), .. }
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! Owns the readers: each answers requests for pages from a read-only view of the log, one short
-//! read transaction a page, encoded for the wire; and parses bodies too large for the loop.
-//! `Reader::step` is the whole of it; `run` is the loop around it. Knows no connection, and keeps
-//! nothing from one page to the next.
+//! read transaction a page, or for the first pages that wait together; encoded for the wire. And
+//! parses bodies too large for the loop. `Reader::step` is the whole of it; `run` is the loop around
+//! it. Knows no connection, and keeps nothing from one page to the next.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,14 +9,17 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::config::{
-    HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SCAN_EVENTS, SYNCED_ITEMS_MAX,
+    HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SCAN_EVENTS,
+    SYNCED_ITEMS_MAX, VIEW_PAGES_MAX,
 };
 use crate::event::{Cursor, Epoch, Seq};
 use crate::gather::Gathering;
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::json;
-use crate::message::{FirstPage, From, FromReader, NextPage, Position, Read, Reading, ToReader};
+use crate::message::{
+    FirstPage, From, FromReader, Lane, NextPage, Position, Read, Reading, ToReader,
+};
 use crate::plan::ReadPlan;
 use crate::route::Limits;
 use crate::selection::Window;
@@ -46,17 +49,41 @@ impl Reader {
         Reader { log, epoch, limits, random }
     }
 
-    pub fn step(&mut self, request: ToReader) -> FromReader {
-        let lane = request.lane();
-        if let ToReader::Parse { token, route, query, body } = request {
-            let answer = route.answer(true, &query, &body, &self.limits);
-            let answer = Read::Parsed { token, body_bytes: query.len() + body.len(), answer };
-            return FromReader { lane, answer };
+    /// Whether a request is answered with these, which wait: first pages are, as to begin and end a
+    /// view costs a third of what most of them do.
+    pub fn joins(together: &[ToReader], request: &ToReader) -> bool {
+        let first = |request: &ToReader| request.lane() == Lane::First;
+        together.is_empty()
+            || (together.len() < VIEW_PAGES_MAX && together.iter().all(first) && first(request))
+    }
+
+    /// Answers requests that join each other, in order. Their view begins after the last of them was
+    /// asked for, so that it holds what each may read.
+    pub fn step(&mut self, together: Vec<ToReader>, answered: &mut dyn FnMut(FromReader)) {
+        let mut view = None;
+        let mut bytes = 0;
+        for request in together {
+            let lane = request.lane();
+            let answer = match request {
+                ToReader::Parse { token, route, query, body } => {
+                    let answer = route.answer(true, &query, &body, &self.limits);
+                    Read::Parsed { token, body_bytes: query.len() + body.len(), answer }
+                }
+                request => {
+                    let begun = view.get_or_insert_with(|| self.log.begin()).clone();
+                    self.answer(begun, request)
+                }
+            };
+            let answer = FromReader { lane, answer };
+            bytes += answer.bytes();
+            // No view lasts much longer than a page takes, and one that failed may be over already.
+            if bytes >= PAGE_BYTES || answer.is_failure() {
+                self.log.end();
+                (view, bytes) = (None, 0);
+            }
+            answered(answer);
         }
-        let begun = self.log.begin();
-        let answer = self.answer(begun, request);
         self.log.end();
-        FromReader { lane, answer }
     }
 
     /// Every request has its own way to fail; a view that could not begin is one reason.
@@ -476,17 +503,25 @@ pub fn run(
     answers: Sender<FromReader>,
     wake: Box<dyn Fn() + Send>,
 ) {
-    while let Ok(request) = requests.recv() {
-        match answers.try_send(reader.step(request)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(answer)) => {
-                wake();
-                if answers.send(answer).is_err() {
-                    return;
-                }
+    let mut left = None;
+    while let Some(request) = left.take().or_else(|| requests.recv().ok()) {
+        let mut together = vec![request];
+        while left.is_none()
+            && let Ok(request) = requests.try_recv()
+        {
+            if Reader::joins(&together, &request) {
+                together.push(request);
+            } else {
+                left = Some(request);
             }
-            Err(TrySendError::Disconnected(_)) => return,
         }
+        // Without the hub there is nobody to answer, and no further request.
+        reader.step(together, &mut |answer| {
+            if let Err(TrySendError::Full(answer)) = answers.try_send(answer) {
+                wake();
+                let _ = answers.send(answer);
+            }
+        });
         wake();
     }
 }

@@ -22,6 +22,9 @@ struct Log {
     events: Vec<(Id, String)>,
     of_storages: OnceCell<HashMap<Id, Vec<Seq>>>,
     found: Arc<AtomicUsize>,
+    views: Arc<AtomicUsize>,
+    /// Views that fail, from the first.
+    failing: usize,
 }
 
 impl Log {
@@ -40,6 +43,10 @@ impl Log {
 
 impl ReadLog for Log {
     fn begin(&mut self) -> Result<(), StoreError> {
+        let before = self.views.fetch_add(1, Ordering::Relaxed);
+        if before < self.failing {
+            return Err(StoreError::Failed("it was told to".to_owned()));
+        }
         Ok(())
     }
 
@@ -133,14 +140,61 @@ fn whole(name: &str) -> ReadItem {
     ReadItem { id: id(name), after: 0, filter: None }
 }
 
+#[test]
+fn first_pages_that_wait_together_share_views_of_about_a_page() {
+    let first = |name: &str, to: Seq| ToReader::Fill { token: TOKEN, id: id(name), to };
+    let small = ("small", "x".to_owned());
+    let large = ("large", "y".repeat(PAGE_BYTES / 3));
+    for (values, requests, failing, views) in [
+        (&[&small][..], VIEW_PAGES_MAX, 0, 1),
+        // Each is a third of a page, and a little.
+        (&[&large][..], 7, 0, 3),
+        // Whoever asked of a view that failed is told so; the next has another.
+        (&[&small][..], 4, 2, 3),
+    ] {
+        let events: Vec<_> = values.iter().map(|(name, value)| (id(name), value.clone())).collect();
+        let log = Log { events, failing, ..Log::default() };
+        let begun = Arc::clone(&log.views);
+        let mut reader = reader(log);
+        let together = (0..requests).map(|_| first(values[0].0, 1)).collect();
+        let mut failures = Vec::new();
+        reader.step(together, &mut |answer| failures.push(answer.is_failure()));
+        let expected: Vec<bool> = (0..requests).map(|request| request < failing).collect();
+        assert_eq!((failures, begun.load(Ordering::Relaxed)), (expected, views));
+    }
+    let further = || ToReader::Parse {
+        token: TOKEN,
+        route: crate::route::Route::Get,
+        query: String::new(),
+        body: Vec::new(),
+    };
+    let firsts = |count| (0..count).map(|_| first("a", 1)).collect::<Vec<_>>();
+    for (together, request, joins) in [
+        (firsts(0), further(), true),
+        (firsts(1), first("a", 1), true),
+        (firsts(1), further(), false),
+        (vec![further()], first("a", 1), false),
+        (vec![further()], further(), false),
+        (firsts(VIEW_PAGES_MAX), first("a", 1), false),
+    ] {
+        assert_eq!(Reader::joins(&together, &request), joins, "{together:?}, then {request:?}");
+    }
+}
+
+fn one(reader: &mut Reader, request: ToReader) -> Read {
+    let mut answers = Vec::new();
+    reader.step(vec![request], &mut |answer| answers.push(answer.answer));
+    answers.pop().expect("every request is answered")
+}
+
 /// The pages of a JSON reply.
 fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq, end: Option<Seq>) -> Vec<String> {
     let (plan, unless) = (Arc::clone(plan), Vec::new());
     let first = ToReader::Open { token: TOKEN, plan, to, unless, end };
-    let Read::Opened { page, .. } = reader.step(first).answer else { panic!("it is opened") };
+    let Read::Opened { page, .. } = one(reader, first) else { panic!("it is opened") };
     let (mut pages, mut next) = (vec![page.body], page.next);
     while let Some(page) = next {
-        let answer = reader.step(ToReader::Page { token: TOKEN, page }).answer;
+        let answer = one(reader, ToReader::Page { token: TOKEN, page });
         let Read::Paged { body, next: after, .. } = answer else { panic!("it goes on") };
         pages.push(body);
         next = after;
@@ -159,7 +213,7 @@ fn frames(reader: &mut Reader, reading: &Reading, to: Seq) -> Vec<String> {
         let reading = reading.clone();
         let mut request = ToReader::Follow { slot: 0, reading, from, to, gathering: None };
         let (frames, cursor, synced) = loop {
-            match reader.step(request).answer {
+            match one(reader, request) {
                 Read::Followed { frames, cursor, synced, .. } => break (frames, cursor, synced),
                 Read::Gathered { rest, .. } => request = *rest,
                 other => panic!("{other:?}"),
@@ -262,7 +316,7 @@ fn prepared(
     let mut preparing = Box::new(Preparing::new(plan, purpose, to, None));
     loop {
         let asker = Asker::Reply(TOKEN);
-        let answer = reader.step(ToReader::Prepare { asker, preparing }).answer;
+        let answer = one(reader, ToReader::Prepare { asker, preparing });
         let Read::Prepared { prepared: Ok(prepared), .. } = answer else { panic!("it prepares") };
         match prepared {
             Prepared::More(more) => preparing = more,

@@ -116,9 +116,11 @@ impl ReadLog for Reader {
     }
 
     fn end(&mut self) {
-        if !self.conn.is_autocommit()
-            && let Err(error) = self.conn.execute_batch("ROLLBACK")
-        {
+        if self.conn.is_autocommit() {
+            return;
+        }
+        let ended = self.conn.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+        if let Err(error) = ended {
             log::error!("a read transaction could not be ended: {error}");
         }
     }

@@ -275,9 +275,11 @@ impl World {
     }
 
     fn reader_steps(&mut self) {
-        if let Some(request) = self.to_reader.pop_front() {
-            self.from_reader.push_back(self.reader.step(request));
+        let mut together = Vec::new();
+        while self.to_reader.front().is_some_and(|request| Reader::joins(&together, request)) {
+            together.extend(self.to_reader.pop_front());
         }
+        self.reader.step(together, &mut |answer| self.from_reader.push_back(answer));
     }
 
     fn hub_takes_notices(&mut self, most: usize) {
