@@ -21,7 +21,7 @@ impl Hash {
 }
 
 /// Writes the bytes as two lower-case hexadecimal digits each. What every reply holds is written
-/// without `fmt`, which takes ten times as long.
+/// without `fmt`, which takes nine times the instructions.
 fn write_hexadecimal(text: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {

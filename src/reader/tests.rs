@@ -181,6 +181,29 @@ fn first_pages_that_wait_together_share_views_of_about_a_page() {
     }
 }
 
+#[test]
+fn what_others_could_answer_is_not_taken_beside_what_may_take_long() {
+    let first = || ToReader::Fill { token: TOKEN, id: id("a"), to: 1 };
+    let long = || ToReader::Parse {
+        token: TOKEN,
+        route: crate::route::Route::Get,
+        query: String::new(),
+        body: Vec::new(),
+    };
+    for (request, waiting, together, left, stay) in [
+        (long(), vec![first(), long()], 1, false, 2),
+        (first(), vec![first(), long(), first()], 2, true, 1),
+        (first(), (0..VIEW_PAGES_MAX).map(|_| first()).collect(), VIEW_PAGES_MAX, false, 1),
+        (first(), vec![], 1, false, 0),
+    ] {
+        let (sender, requests) = crossbeam_channel::unbounded();
+        waiting.into_iter().for_each(|request| sender.send(request).expect("it is received"));
+        let gathered = gather(&requests, request);
+        let got = (gathered.0.len(), gathered.1.is_some(), requests.len());
+        assert_eq!(got, (together, left, stay));
+    }
+}
+
 fn one(reader: &mut Reader, request: ToReader) -> Read {
     let mut answers = Vec::new();
     reader.step(vec![request], &mut |answer| answers.push(answer.answer));
