@@ -226,9 +226,10 @@ pub const FOLD_EVENTS: usize = 4_096;
 pub const UNFOLDED_EVENTS_MAX: usize = 32 * FOLD_EVENTS;
 /// What such an event takes in the memory of each thread that finds it there.
 pub const UNFOLDED_EVENT_BYTES: usize = 192;
-/// Appended events whose share of the indexing comes due together: a commit that does some writes
-/// pages that it would not write for its events alone.
-pub const INDEX_SHARE_EVENTS: usize = 256;
+/// Appended events whose share of the indexing is done at once while the writer has nothing to append.
+pub const INDEX_AHEAD_EVENTS: usize = 64;
+/// So many for whom it was not done then: the next commit does it.
+pub const INDEX_SHARE_EVENTS: usize = 512;
 /// Between commits the log is indexed from so many events on: fewer are not worth a segment.
 pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
@@ -285,6 +286,7 @@ const _: () = {
     assert!(FOLD_EVENTS < UNFOLDED_EVENTS_MAX, "folding starts before it takes precedence");
     assert!(TURN_DELIVERIES_MIN <= TURN_FLUSHES_MAX, "the least is not more than the most");
     assert!(APPEND_SMALL_BYTES <= COMMIT_LARGE_BYTES, "the smallest large append is one share");
+    assert!(INDEX_AHEAD_EVENTS <= INDEX_SHARE_EVENTS, "what is done ahead does not come due");
     assert!(INDEX_SHARE_EVENTS <= FOLD_EVENTS / 4, "a fold ends before the next is due");
     assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
     assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");

@@ -148,6 +148,16 @@ impl Writer {
         Ok(Step { wait, checkpoint: self.log.checkpoint_due(), stop })
     }
 
+    /// Indexes a little, where the writer would wait for what its notices bring about; false where
+    /// there is nothing to be indexed now. The next commit holds it; where none comes, upkeep is one.
+    pub fn index_ahead(&mut self) -> Result<bool, StoreError> {
+        let indexed = passable(self.log.index_ahead())?.unwrap_or(false);
+        if indexed {
+            self.upkeep = Upkeep::More;
+        }
+        Ok(indexed)
+    }
+
     /// The least that anything allows.
     fn wait(&self, published: usize, now: Duration) -> Wait {
         let for_index = match published {
@@ -311,6 +321,9 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
     let mut wait = Wait::Not;
     let mut stop = false;
     while !stop {
+        while channels.inbox.is_empty() && writer.index_ahead()? {
+            wait = wait.min(Wait::Brief);
+        }
         let mut room = Room::of_a_transaction(&batch);
         if !gather(&channels.inbox, wait, &mut room, &mut batch) {
             break;

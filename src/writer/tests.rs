@@ -22,6 +22,8 @@ struct Shared {
     is_restarting: AtomicBool,
     /// Slices of upkeep that are left to do.
     upkeep_slices: AtomicU64,
+    /// Whether something is owed to the indexes.
+    is_owed: AtomicBool,
     /// A commit takes a millisecond for each of the bytes.
     now_milliseconds: AtomicU64,
 }
@@ -39,6 +41,10 @@ impl WriteLog for Log {
 
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         Ok(Box::new(Open(&self.shared)))
+    }
+
+    fn index_ahead(&mut self) -> Result<bool, StoreError> {
+        Ok(self.shared.is_owed.swap(false, Ordering::Relaxed))
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
@@ -287,6 +293,19 @@ fn upkeep_leaves_appends_that_follow_each_other_alone() {
     shared.now_milliseconds.store(9 * MOMENT, Ordering::Relaxed);
     for wait in [Wait::Not, Wait::Long, Wait::Long] {
         assert_eq!(commit(&mut writer, vec![], &shared), (vec![], wait));
+    }
+}
+
+#[test]
+fn what_was_indexed_ahead_is_not_left_open() {
+    let shared = Arc::new(Shared::default());
+    let mut writer = Writer::new(Box::new(Log { shared: shared.clone(), ..Log::default() }));
+    assert_eq!(commit(&mut writer, vec![], &shared), (vec![], Wait::Long), "nothing is to be done");
+    shared.is_owed.store(true, Ordering::Relaxed);
+    assert_eq!([(); 2].map(|()| writer.index_ahead()), [Ok(true), Ok(false)]);
+    shared.upkeep_slices.store(2, Ordering::Relaxed);
+    for wait in [Wait::Not, Wait::Long] {
+        assert_eq!(commit(&mut writer, vec![], &shared), (vec![], wait), "upkeep commits it");
     }
 }
 

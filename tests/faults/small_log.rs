@@ -35,6 +35,7 @@ fn tuning() -> Tuning {
         fold_events: 40,
         idle_fold_events: 10,
         unfolded_events_max: 200,
+        index_ahead_events: 4,
         index_share_events: 8,
         fan_out: 3,
         slice_units: 16,

@@ -132,6 +132,9 @@ impl Server {
         self.wait = step.wait;
         self.checkpoint_due |= step.checkpoint;
         self.from_writer.extend(notices);
+        while self.to_writer.is_empty() && !random.one_in(4) && self.writer.index_ahead()? {
+            self.wait = self.wait.min(Wait::Brief);
+        }
         if !self.writer.has_unpublished() {
             self.check_index();
         }

@@ -76,6 +76,7 @@ fn tiny() -> Tuning {
         fold_events: 40,
         idle_fold_events: 10,
         unfolded_events_max: 120,
+        index_ahead_events: 4,
         index_share_events: 8,
         fan_out: 3,
         segment_events_max: 2_000,
@@ -249,10 +250,12 @@ fn check_values(reader: &mut dyn ReadLog, model: &Model, found: &[Found]) {
     assert_eq!(reader.values(&seqs, longest - 1, continues).unwrap(), before);
 }
 
-/// One step of a life: commits, with upkeep and checkpoints in between.
+/// One step of a life: commits, with upkeep and checkpoints in between. A transaction that indexes
+/// ahead may be open afterwards.
 fn live(opened: &mut Opened, model: &mut Model, random: &mut Random) {
     let log = &mut opened.log;
     commit_both(&mut **log, model, &random_batches(random));
+    while random.below(3) > 0 && log.index_ahead().unwrap() {}
     for _ in 0..random.below(3) {
         log.upkeep().unwrap();
     }
@@ -414,6 +417,54 @@ fn a_transaction_that_is_dropped_leaves_nothing() {
     assert_no_garbage(&path);
 }
 
+/// What is indexed between appends is committed by whatever comes next, and is lost with nothing but
+/// the time it took.
+#[test]
+fn what_is_indexed_ahead_is_committed_with_what_follows() {
+    let follows: [(&str, fn(&mut Opened, &mut Model)); 5] = [
+        ("an append", |opened, model| commit_both(&mut *opened.log, model, &[more(0)])),
+        ("a failed append", |opened, _| drop(opened.log.begin().unwrap())),
+        ("upkeep", |opened, _| assert!(opened.log.upkeep().is_ok())),
+        ("a checkpoint", |opened, _| opened.log.restart_log(0).unwrap()),
+        ("the end", |_, _| {}),
+    ];
+    for (name, follow) in follows {
+        let folder = Folder::new();
+        let path = folder.file("db");
+        let (mut random, mut model) = (Random(3), Model::default());
+        let mut opened = open_with(&path, tiny()).unwrap();
+        let mut ahead = 0;
+        for round in 1..40 {
+            commit_both(&mut *opened.log, &mut model, &[more(round)]);
+            assert!(is_writable(&path), "{name}: nothing is open after a commit");
+            if opened.log.index_ahead().unwrap() {
+                ahead += 1;
+                assert!(!is_writable(&path), "{name}: the next commit is waited for");
+                follow(&mut opened, &mut model);
+                assert!(name == "the end" || is_writable(&path), "{name} ended it");
+            }
+        }
+        assert!(ahead > 10, "{name}: only {ahead} times");
+        opened.log.close().unwrap();
+        check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+        finish_upkeep(&mut open_with(&path, tiny()).unwrap());
+        check_reader(&mut *open_reader(&path).unwrap(), &model, &mut random);
+        assert_no_garbage(&path);
+    }
+}
+
+/// A few values that no other round has, but for the first.
+fn more(round: u64) -> (Id, Vec<NewValue>) {
+    (id(round % STORAGES), (0..6).map(|n| NewValue::new(format!("{round} {n}"))).collect())
+}
+
+/// Whether no transaction that writes is open.
+fn is_writable(path: &Path) -> bool {
+    let conn = Connection::open(path).unwrap();
+    conn.busy_timeout(Duration::ZERO).unwrap();
+    conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+}
+
 #[test]
 fn a_failed_commit_leaves_nothing_and_is_repeated() {
     let folder = Folder::new();
@@ -426,6 +477,7 @@ fn a_failed_commit_leaves_nothing_and_is_repeated() {
         for _ in 0..3 {
             live(&mut opened, &mut model, &mut random);
         }
+        opened.log.upkeep().unwrap();
         // An event that someone else put in the next place makes the insert fail half-way.
         let taken = model.events.len() as Seq + 1 + round % 3;
         let other = other.transaction().unwrap();

@@ -102,7 +102,7 @@ impl Indexes {
         &self.live
     }
 
-    /// The share of the work that appended events pay for, once enough of them do.
+    /// The work that appended events pay for, where much of it was not done between commits.
     pub(super) fn ride_along(
         &mut self,
         conn: &Connection,
@@ -110,12 +110,33 @@ impl Indexes {
         tuning: &Tuning,
         events: usize,
     ) -> Result<(), StoreError> {
-        assert!(self.pending.is_empty(), "what a transaction folded is not folded again in it");
         self.owed_events += events;
-        if self.owed_events < tuning.index_share_events {
+        // What a transaction folded is not folded again in it.
+        if self.owed_events < tuning.index_share_events || !self.pending.is_empty() {
             return Ok(());
         }
-        let events = std::mem::take(&mut self.owed_events);
+        self.work_off(conn, unfolded, tuning, usize::MAX)
+    }
+
+    /// Whether there is some of that work to be done before the next commit.
+    pub(super) fn is_owed(&self, unfolded: &Unfolded, tuning: &Tuning) -> bool {
+        self.owed_events >= tuning.index_ahead_events
+            && self.pending.is_empty()
+            && self.upkeep(unfolded, tuning) == Upkeep::More
+    }
+
+    /// The work for so many appended events. It is no longer owed even where it fails: what the next
+    /// events pay for is enough.
+    pub(super) fn work_off(
+        &mut self,
+        conn: &Connection,
+        unfolded: &Unfolded,
+        tuning: &Tuning,
+        events_max: usize,
+    ) -> Result<(), StoreError> {
+        assert!(self.pending.is_empty(), "what a transaction folded is not folded again in it");
+        let events = self.owed_events.min(events_max);
+        self.owed_events -= events;
         let units = events * UNITS_PER_EVENT;
         self.start_fold(unfolded, tuning, tuning.fold_events);
         self.advance_fold(conn, unfolded, units)?;

@@ -53,6 +53,15 @@ impl Writer {
         }
     }
 
+    /// Ends the transaction that indexes ahead; false where there is none.
+    fn commit_ahead(&mut self) -> Result<bool, StoreError> {
+        let is_open = !self.conn.is_autocommit();
+        if is_open {
+            Box::new(Open::begin(self)?).commit()?;
+        }
+        Ok(is_open)
+    }
+
     /// Runs `work` as one transaction.
     fn transact(
         &mut self,
@@ -141,8 +150,12 @@ impl WriteLog for Writer {
     }
 
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
-        self.wal.make_room(&self.conn)?;
+        if self.wal.is_full() {
+            self.commit_ahead()?;
+            self.wal.make_room(&self.conn)?;
+        }
         while self.unfolded.len() >= self.tuning.unfolded_events_max {
+            self.commit_ahead()?;
             self.transact(|writer| {
                 writer.indexes.fold_now(&writer.conn, &writer.unfolded, &writer.tuning)
             })?;
@@ -150,7 +163,21 @@ impl WriteLog for Writer {
         Ok(Box::new(Open::begin(self)?))
     }
 
+    fn index_ahead(&mut self) -> Result<bool, StoreError> {
+        if !self.indexes.is_owed(&self.unfolded, &self.tuning) || self.wal.is_full() {
+            return Ok(false);
+        }
+        let mut open = Open::begin(self)?;
+        let Writer { conn, unfolded, indexes, tuning, .. } = open.writer();
+        indexes.work_off(conn, unfolded, tuning, tuning.index_ahead_events)?;
+        open.leave();
+        Ok(true)
+    }
+
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+        if self.commit_ahead()? {
+            return Ok(self.indexes.upkeep(&self.unfolded, &self.tuning));
+        }
         // Nobody waits for upkeep, so it does not wait for room either; a commit does.
         if self.indexes.upkeep(&self.unfolded, &self.tuning) == Upkeep::Done || self.wal.is_full() {
             return Ok(Upkeep::Done);
@@ -166,7 +193,12 @@ impl WriteLog for Writer {
     }
 
     fn restart_log(&mut self, copied_bytes: u64) -> Result<(), StoreError> {
-        self.wal.restart_after(copied_bytes, &self.conn)
+        let committed = self.commit_ahead().map(drop);
+        if let Err(StoreError::Fatal(_)) = committed {
+            return committed;
+        }
+        // Whether that succeeded or not: without it no checkpoint would be due again.
+        committed.and(self.wal.restart_after(copied_bytes, &self.conn))
     }
 
     fn is_restarting(&self) -> bool {
@@ -182,7 +214,8 @@ impl WriteLog for Writer {
         }
     }
 
-    fn close(self: Box<Self>) -> Result<(), StoreError> {
+    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        self.commit_ahead()?;
         self.conn.busy_timeout(CLOSE_PATIENCE)?;
         let copied = checkpoint(&self.conn, "TRUNCATE")?;
         self.conn.close().map_err(|(_, error)| error)?;
@@ -195,18 +228,26 @@ impl WriteLog for Writer {
 
 /// A transaction under way; whatever ends it but its commit, memory is as it was before.
 struct Open<'a> {
-    /// None once it is committed.
+    /// None once it is committed, or left.
     writer: Option<&'a mut Writer>,
 }
 
 impl<'a> Open<'a> {
+    /// Goes on with the one that was left, if there is one.
     fn begin(writer: &'a mut Writer) -> Result<Open<'a>, StoreError> {
-        writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        if writer.conn.is_autocommit() {
+            writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        }
         Ok(Open { writer: Some(writer) })
     }
 
+    /// Whoever begins next goes on with it.
+    fn leave(mut self) {
+        self.writer = None;
+    }
+
     fn writer(&mut self) -> &mut Writer {
-        self.writer.as_mut().expect("only its commit takes it away")
+        self.writer.as_mut().expect("it is neither committed nor left")
     }
 }
 
@@ -215,8 +256,8 @@ impl Transaction for Open<'_> {
         self.writer().append(batches)
     }
 
-    /// Does the share of the indexes' work, too, that the new rows pay for: once, as what it
-    /// finishes counts from the commit on.
+    /// Does the share of the indexes' work, too, that is due: once, as what it finishes counts from the
+    /// commit on.
     fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
         let writer = self.writer();
         let rows = (writer.unfolded.last() - writer.last) as usize;

@@ -69,6 +69,7 @@ impl Folder {
             fold_events: 16,
             idle_fold_events: 4,
             unfolded_events_max: 64,
+            index_ahead_events: 2,
             index_share_events: 3,
             fan_out: 3,
             segment_events_max: 1_000,

@@ -59,6 +59,10 @@ impl WriteLog for Writer {
         Ok(Box::new(Open { writer: self, new: Vec::new() }))
     }
 
+    fn index_ahead(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
         self.slices = self.slices.saturating_sub(1);
         Ok(if self.slices > 0 { Upkeep::More } else { Upkeep::Done })

@@ -178,6 +178,8 @@ impl WriteLog for Written {
             Some(CommitFault::Busy) => return Err(failed()),
             Some(CommitFault::Within) => {
                 let folder = self.folder.clone().ok_or_else(failed)?;
+                // Nothing can be put in its way while a transaction that indexes ahead is open.
+                self.log.upkeep()?;
                 let spike = folder.refuse(self.log.last() + 2);
                 Some(Refused { folder, spike })
             }
@@ -186,6 +188,11 @@ impl WriteLog for Written {
         let transaction = self.log.begin()?;
         let shared = self.shared.clone();
         Ok(Box::new(Writing { transaction, shared, fault, written: Vec::new(), _refused: refused }))
+    }
+
+    fn index_ahead(&mut self) -> Result<bool, StoreError> {
+        self.shared.lock().sabotage.fails_upkeep()?;
+        self.log.index_ahead()
     }
 
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {

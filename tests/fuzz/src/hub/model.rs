@@ -74,6 +74,10 @@ impl WriteLog for Model {
         Ok(Box::new(Open(self)))
     }
 
+    fn index_ahead(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
         Ok(Upkeep::Done)
     }
