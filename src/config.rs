@@ -241,8 +241,9 @@ pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
 pub const UPKEEP_IDLE: u64 = 2;
 /// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
 pub const UPKEEP_SLICE_UNITS: usize = 4_096;
-/// Of the filters over the values of segments, in the writer's memory.
-pub const FILTER_BITS_PER_EVENT: usize = 12;
+/// Of the filters over the values of segments, in the writer's memory. One of 12 bits claims one new value
+/// in 185, one of 16 one in 760, and what is claimed is looked up in vain, in each of some twenty.
+pub const FILTER_BITS_PER_EVENT: usize = 16;
 /// All of them together. The largest segments go without beyond it, and a look-up for a new value in
 /// one then reads the disk.
 pub const FILTERS_BYTES_MAX: usize = 256 * MIB;
