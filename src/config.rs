@@ -207,6 +207,10 @@ pub const MESSAGE_BYTES: usize = 512;
 /// Appends, and bytes of values, that one transaction takes beside large ones.
 pub const COMMIT_APPENDS_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
+/// What the loop, the kernel and a client that appends again take for each, at least; and for so many
+/// commits is noted how many are on their way round, and what a commit takes.
+pub const APPEND_WAY_BACK_NANOSECONDS: u32 = 6_000;
+pub const PACE_COMMITS: u32 = 16;
 /// Values that one transaction takes, but for the last append's.
 pub const COMMIT_VALUES_MAX: usize = 65_536;
 /// Appends that hold more than this wait for others, and the share of them that is added to one

@@ -1,7 +1,8 @@
-//! Owns the writer: it commits everything that waits as one transaction, and what comes while that is
-//! written, keeps the shadow of the subscriber index, and says what became durable. `Writer::step` is
-//! the whole of it, without threads or clocks; `run` is the loop around it. Encodes nothing and knows
-//! no connection.
+//! Owns the writer: it commits what waits as one transaction, and what comes while that is written,
+//! keeps the shadow of the subscriber index, and says what became durable. `Writer::step` is all of
+//! that, without threads or clocks, and `index_ahead` what is done between two of them; `run` is the
+//! loop around both, and `pace` says how much one transaction takes. Encodes nothing and knows no
+//! connection.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,6 +14,10 @@ use crate::event::Placed;
 use crate::index::{Published, Shadow};
 use crate::message::{Append, Appended, Commit, FromWriter, Slot, ToCheckpointer, ToWriter};
 use crate::store::{Batch, Checkpoint, StoreError, Upkeep, WriteLog};
+
+mod pace;
+
+use pace::Pace;
 
 pub struct Writer {
     log: Box<dyn WriteLog>,
@@ -59,6 +64,8 @@ pub enum Wait {
 #[derive(Debug)]
 pub struct Step {
     pub wait: Wait,
+    /// Appends that were committed, and what their commit alone took.
+    pub committed: Option<(usize, Duration)>,
     /// The write-ahead log is to be copied.
     pub checkpoint: bool,
     /// Nothing more comes.
@@ -129,13 +136,16 @@ impl Writer {
             }
         }
         let has_large = self.take_large(&mut appends, stop, clock());
+        let mut committed = None;
         if !appends.is_empty() {
             let begin = clock();
             // Beside a large one they would wait as long, and so would what their senders send next: it
             // is those who waited that have the turn after it.
             let late = if has_large { &mut |_: &mut Vec<ToWriter>| {} } else { late };
-            let result = self.transact(&mut appends, batch, late);
+            let mut written = begin;
+            let result = self.transact(&mut appends, batch, late, &mut || written = clock());
             let end = clock();
+            committed = Some((appends.len(), end - written));
             notices.push(self.committed(appends, result, end - begin)?);
             self.upkeep = Upkeep::More;
             self.idle_from = end + Duration::from_millis(config::UPKEEP_IDLE);
@@ -145,7 +155,7 @@ impl Writer {
         }
         let published = self.publish(notices);
         let wait = self.wait(published, clock());
-        Ok(Step { wait, checkpoint: self.log.checkpoint_due(), stop })
+        Ok(Step { wait, committed, checkpoint: self.log.checkpoint_due(), stop })
     }
 
     /// Indexes a little, where the writer would wait for what its notices bring about; false where
@@ -216,12 +226,14 @@ impl Writer {
 
     /// Commits the appends, and small ones that came while they were written: whoever came a moment
     /// too late would wait for a transaction of its own after this one. Looked at once: what comes
-    /// while the late ones are written waits, so that none is put off without end.
+    /// while the late ones are written waits, so that none is put off without end. `written` is called
+    /// between the last write and the commit.
     fn transact(
         &mut self,
         appends: &mut Vec<Append>,
         batch: &mut Vec<ToWriter>,
         late: &mut dyn FnMut(&mut Vec<ToWriter>),
+        written: &mut dyn FnMut(),
     ) -> Result<Vec<Box<[Placed]>>, StoreError> {
         let mut transaction = self.log.begin()?;
         let mut placed = transaction.append(&batches(appends))?;
@@ -231,6 +243,7 @@ impl Writer {
         if appends.len() > early {
             placed.extend(transaction.append(&batches(&appends[early..]))?);
         }
+        written();
         transaction.commit()?;
         Ok(placed)
     }
@@ -320,11 +333,12 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
     let mut notices = Vec::new();
     let mut wait = Wait::Not;
     let mut stop = false;
+    let mut pace = Pace::new();
     while !stop {
         while channels.inbox.is_empty() && writer.index_ahead()? {
             wait = wait.min(Wait::Brief);
         }
-        let mut room = Room::of_a_transaction(&batch);
+        let mut room = Room::of_a_transaction(&batch, pace.appends_max());
         if !gather(&channels.inbox, wait, &mut room, &mut batch) {
             break;
         }
@@ -334,6 +348,9 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
         let step = writer.step(&mut batch, &mut late, &mut notices, &clock)?;
         wait = step.wait;
         stop = step.stop;
+        if let Some((appends, commit)) = step.committed {
+            pace.committed(appends, commit, batch.len() + channels.inbox.len());
+        }
         if step.checkpoint {
             // One place, and one request at a time.
             let _ = channels.checkpointer.try_send(ToCheckpointer::Run);
@@ -348,15 +365,17 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
 /// What a transaction still takes.
 struct Room {
     messages: usize,
+    small_appends: usize,
     bytes: usize,
     values: usize,
 }
 
 impl Room {
     /// Of one that begins with these.
-    fn of_a_transaction(batch: &[ToWriter]) -> Room {
+    fn of_a_transaction(batch: &[ToWriter], small_appends: usize) -> Room {
         let mut room = Room {
             messages: config::COMMIT_APPENDS_MAX,
+            small_appends,
             bytes: config::COMMIT_BYTES_MAX,
             values: config::COMMIT_VALUES_MAX,
         };
@@ -370,13 +389,14 @@ impl Room {
         if let ToWriter::Append(append) = message
             && !is_large(append)
         {
+            self.small_appends = self.small_appends.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(append.bytes());
             self.values = self.values.saturating_sub(append.values.len());
         }
     }
 
     fn is_full(&self) -> bool {
-        self.messages == 0 || self.bytes == 0 || self.values == 0
+        [self.messages, self.small_appends, self.bytes, self.values].contains(&0)
     }
 }
 

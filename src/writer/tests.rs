@@ -355,7 +355,7 @@ fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left
     let (to_writer, inbox) = crossbeam_channel::unbounded();
     let send = |count: usize| (0..count).for_each(|_| to_writer.send(append(0, SMALL)).unwrap());
     let mut batch = vec![ToWriter::Ping { token: Token { connection: 0, exchange: 0 } }];
-    let mut room = Room::of_a_transaction(&batch);
+    let mut room = Room::of_a_transaction(&batch, config::COMMIT_APPENDS_MAX);
     send(10);
     assert!(gather(&inbox, Wait::Long, &mut room, &mut batch), "what is there is not kept waiting");
     assert_eq!(batch.len(), 11);
@@ -365,4 +365,8 @@ fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left
     assert_eq!(late.len(), config::COMMIT_APPENDS_MAX - 11);
     assert!(gather(&inbox, Wait::Long, &mut room, &mut late), "there is no room to wait for");
     assert_eq!((late.len(), inbox.len()), (config::COMMIT_APPENDS_MAX - 11, 11));
+    // Of small appends perhaps fewer than of all.
+    let mut room = Room::of_a_transaction(&batch, 12);
+    assert!(gather(&inbox, Wait::Not, &mut room, &mut batch));
+    assert_eq!((batch.len(), inbox.len()), (13, 9));
 }

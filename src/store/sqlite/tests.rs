@@ -421,7 +421,8 @@ fn a_transaction_that_is_dropped_leaves_nothing() {
 /// the time it took.
 #[test]
 fn what_is_indexed_ahead_is_committed_with_what_follows() {
-    let follows: [(&str, fn(&mut Opened, &mut Model)); 5] = [
+    type Follows = fn(&mut Opened, &mut Model);
+    let follows: [(&str, Follows); 5] = [
         ("an append", |opened, model| commit_both(&mut *opened.log, model, &[more(0)])),
         ("a failed append", |opened, _| drop(opened.log.begin().unwrap())),
         ("upkeep", |opened, _| assert!(opened.log.upkeep().is_ok())),

@@ -1,0 +1,88 @@
+//! Owns how many small appends one transaction takes. Called by the writer's loop; counts, and looks
+//! at no clock.
+//!
+//! Whoever was answered appends again a moment later. If every transaction took all that wait, all
+//! would be answered at once, and while they come back the writer would have nothing to do, and the
+//! event loop nothing while they are committed. So a transaction takes half of those that are on
+//! their way round, and one half comes back while the other is committed. Each pays for a sync then:
+//! where that takes longer than a half's way back, all go together.
+
+use std::time::Duration;
+
+use crate::config;
+
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Appends on their way round: the most that a transaction took and left, slowly forgotten.
+    circulating: usize,
+    /// What a commit takes, most of it the sync: the mean of some.
+    commit: Duration,
+}
+
+impl Pace {
+    pub(super) fn new() -> Pace {
+        Pace { circulating: 2 * config::COMMIT_APPENDS_MAX, commit: Duration::ZERO }
+    }
+
+    /// A transaction took so many appends, its commit so long, and so many wait now.
+    pub(super) fn committed(&mut self, appends: usize, commit: Duration, waiting: usize) {
+        let forgotten = self.circulating.div_ceil(config::PACE_COMMITS as usize);
+        self.circulating = (appends + waiting).max(self.circulating - forgotten);
+        self.commit =
+            self.commit - self.commit / config::PACE_COMMITS + commit / config::PACE_COMMITS;
+    }
+
+    pub(super) fn appends_max(&self) -> usize {
+        let half = self.circulating.div_ceil(2);
+        let come_back = self.commit.as_nanos() / u128::from(config::APPEND_WAY_BACK_NANOSECONDS);
+        let come_back = usize::try_from(come_back).unwrap_or(usize::MAX);
+        half.max(come_back).clamp(1, config::COMMIT_APPENDS_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After many commits of these.
+    fn appends_max(appends: usize, microseconds: u64, waiting: usize) -> usize {
+        let mut pace = Pace::new();
+        for _ in 0..200 {
+            pace.committed(appends, Duration::from_micros(microseconds), waiting);
+        }
+        pace.appends_max()
+    }
+
+    #[test]
+    fn a_half_goes_where_a_sync_takes_less_than_its_way_back() {
+        assert_eq!(Pace::new().appends_max(), config::COMMIT_APPENDS_MAX, "nothing is known");
+        // Appends, the commit's microseconds, who waits, and how many go.
+        for (appends, microseconds, waiting, expected) in [
+            (64, 150, 0, 32),
+            (32, 150, 32, 32),
+            (200, 150, 56, 128),
+            (2_000, 150, 2_000, config::COMMIT_APPENDS_MAX),
+            (64, 8_000, 0, config::COMMIT_APPENDS_MAX),
+            (1, 0, 0, 1),
+        ] {
+            let found = appends_max(appends, microseconds, waiting);
+            assert_eq!(found, expected, "{appends} {microseconds} {waiting}");
+        }
+        assert!(appends_max(64, 600, 0) > 64, "a slow sync is paid for once");
+    }
+
+    #[test]
+    fn more_are_noticed_at_once_and_fewer_soon() {
+        let mut pace = Pace::new();
+        let mut commit = |appends| {
+            pace.committed(appends, Duration::from_micros(10), 0);
+            pace.appends_max()
+        };
+        for _ in 0..200 {
+            commit(10);
+        }
+        assert_eq!(commit(300), 150);
+        let commits = (0..).find(|_| commit(10) == 5).unwrap();
+        assert!((10..100).contains(&commits), "{commits} commits");
+    }
+}
