@@ -15,28 +15,36 @@ use crate::config;
 pub(super) struct Pace {
     /// Appends on their way round: the most that a transaction took and left, slowly forgotten.
     circulating: usize,
-    /// What a commit takes, most of it the sync: the mean of some.
+    /// What a commit takes, most of it the sync: as many take longer as do not. One that waits for a
+    /// checkpoint says nothing of the others.
     commit: Duration,
 }
 
 impl Pace {
     pub(super) fn new() -> Pace {
-        Pace { circulating: 2 * config::COMMIT_APPENDS_MAX, commit: Duration::ZERO }
+        Pace { circulating: 2 * config::COMMIT_APPENDS_MAX, commit: Duration::from_millis(1) }
     }
 
     /// A transaction took so many appends, its commit so long, and so many wait now.
     pub(super) fn committed(&mut self, appends: usize, commit: Duration, waiting: usize) {
         let forgotten = self.circulating.div_ceil(config::PACE_COMMITS as usize);
         self.circulating = (appends + waiting).max(self.circulating - forgotten);
-        self.commit =
-            self.commit - self.commit / config::PACE_COMMITS + commit / config::PACE_COMMITS;
+        let step = self.commit / config::PACE_COMMITS + Duration::from_nanos(1);
+        if commit > self.commit {
+            self.commit += step;
+        } else {
+            self.commit = self.commit.saturating_sub(step);
+        }
     }
 
     pub(super) fn appends_max(&self) -> usize {
         let half = self.circulating.div_ceil(2);
         let come_back = self.commit.as_nanos() / u128::from(config::APPEND_WAY_BACK_NANOSECONDS);
         let come_back = usize::try_from(come_back).unwrap_or(usize::MAX);
-        half.max(come_back).clamp(1, config::COMMIT_APPENDS_MAX)
+        if come_back > half {
+            return config::COMMIT_APPENDS_MAX;
+        }
+        half.clamp(1, config::COMMIT_APPENDS_MAX)
     }
 }
 
