@@ -233,7 +233,7 @@ pub const UNFOLDED_EVENT_BYTES: usize = 192;
 /// Appended events whose share of the indexing is done at once while the writer has nothing to append.
 pub const INDEX_AHEAD_EVENTS: usize = 64;
 /// So many for whom it was not done then: the next commit does it.
-pub const INDEX_SHARE_EVENTS: usize = 512;
+pub const INDEX_SHARE_EVENTS: usize = 256;
 /// Between commits the log is indexed from so many events on: fewer are not worth a segment.
 pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
