@@ -10,6 +10,8 @@ type Block = [u32; 8];
 
 const BLOCK_BYTES: usize = size_of::<Block>();
 const BITS_PER_KEY: usize = crate::config::FILTER_BITS_PER_EVENT;
+/// As filters were made before; those are stored still.
+const FORMER_BITS_PER_KEY: usize = 12;
 /// Blocks stored as one row.
 const PART_BLOCKS: usize = 1_024;
 
@@ -32,18 +34,24 @@ pub(super) struct Bloom {
 
 impl Bloom {
     pub(super) fn for_keys(keys: usize) -> Bloom {
-        let blocks = (keys * BITS_PER_KEY).div_ceil(BLOCK_BYTES * 8).max(1);
+        Bloom::of_blocks(blocks_for(keys, BITS_PER_KEY))
+    }
+
+    /// An empty one for so many keys, of this size; `None` where there is none.
+    pub(super) fn stored(keys: usize, bytes: usize) -> Option<Bloom> {
+        [BITS_PER_KEY, FORMER_BITS_PER_KEY]
+            .map(|bits_per_key| blocks_for(keys, bits_per_key))
+            .into_iter()
+            .find(|blocks| blocks * BLOCK_BYTES == bytes)
+            .map(Bloom::of_blocks)
+    }
+
+    fn of_blocks(blocks: usize) -> Bloom {
         Bloom { blocks: vec![Block::default(); blocks] }
     }
 
-    /// An empty one of this size; `None` where none is.
-    pub(super) fn of_bytes(bytes: usize) -> Option<Bloom> {
-        let whole = bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES);
-        whole.then(|| Bloom { blocks: vec![Block::default(); bytes / BLOCK_BYTES] })
-    }
-
     pub(super) fn bytes_for_keys(keys: usize) -> usize {
-        (keys * BITS_PER_KEY).div_ceil(BLOCK_BYTES * 8).max(1) * BLOCK_BYTES
+        blocks_for(keys, BITS_PER_KEY) * BLOCK_BYTES
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -100,6 +108,10 @@ impl Bloom {
     }
 }
 
+fn blocks_for(keys: usize, bits_per_key: usize) -> usize {
+    (keys * bits_per_key).div_ceil(BLOCK_BYTES * 8).max(1)
+}
+
 fn masks(key: u64) -> Block {
     SALTS.map(|salt| 1 << ((key as u32).wrapping_mul(salt) >> 27))
 }
@@ -123,11 +135,13 @@ mod tests {
 
     #[test]
     fn parts_carry_the_whole_filter() {
-        for count in [0, 1, 21, 30_000, 100_000] {
-            let mut bloom = Bloom::for_keys(count);
-            assert_eq!(bloom.bytes(), Bloom::bytes_for_keys(count));
+        let formerly = |count| Bloom::of_blocks(blocks_for(count, FORMER_BITS_PER_KEY));
+        let counts = [0, 1, 21, 30_000, 100_000].into_iter();
+        for (count, mut bloom) in
+            counts.flat_map(|count| [(count, Bloom::for_keys(count)), (count, formerly(count))])
+        {
             keys(0, count as u64).for_each(|key| bloom.insert(key));
-            let mut copy = Bloom::of_bytes(bloom.bytes()).unwrap();
+            let mut copy = Bloom::stored(count, bloom.bytes()).unwrap();
             for part in 0..bloom.parts() {
                 assert!(copy.set_part(part, &bloom.part_bytes(part)));
             }
@@ -135,7 +149,11 @@ mod tests {
             assert!(!copy.set_part(bloom.parts(), &bloom.part_bytes(0)));
             assert!(!copy.set_part(0, &[0; 31]));
         }
-        assert_eq!([0, 31, 33].map(Bloom::of_bytes), [None, None, None]);
+        let bytes = Bloom::bytes_for_keys(100_000);
+        assert_eq!(Bloom::stored(100_000, bytes), Some(Bloom::for_keys(100_000)));
+        for other in [0, bytes - BLOCK_BYTES, bytes - 1, bytes + BLOCK_BYTES] {
+            assert_eq!(Bloom::stored(100_000, other), None, "{other}");
+        }
     }
 
     #[test]

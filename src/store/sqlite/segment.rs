@@ -82,14 +82,14 @@ pub(super) fn delete_row(conn: &Connection, number: i64) -> Result<(), StoreErro
     Ok(())
 }
 
-/// The filter that was stored with a segment, as large as it was then.
+/// The filter that was stored with a segment, as large as such were then.
 pub(super) fn load_filter(conn: &Connection, segment: &Segment) -> Result<Bloom, StoreError> {
     let malformed = || corrupt("a part of a filter is missing or malformed");
     let mut sizes =
         conn.prepare_cached("SELECT sum(length(data)) FROM filter WHERE segment = ?1")?;
     let bytes: Option<i64> = sizes.query_row([segment.number], |row| row.get(0))?;
     let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(malformed)?;
-    let mut filter = Bloom::of_bytes(bytes).ok_or_else(malformed)?;
+    let mut filter = Bloom::stored(segment.events(), bytes).ok_or_else(malformed)?;
     let mut statement =
         conn.prepare_cached("SELECT data FROM filter WHERE segment = ?1 AND part = ?2")?;
     for part in 0..filter.parts() {
