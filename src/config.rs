@@ -239,9 +239,9 @@ pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
 pub const SEGMENT_FAN_OUT: usize = 8;
 pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
-/// After a commit the indexes are left alone for so long: between appends that follow each other closely
-/// a slice would hold up the next, and would make many small segments where the appends' own shares
-/// make few.
+/// After a commit there is no slice of upkeep for so long: between appends that follow each other
+/// closely it would hold up the next, and would make many small segments where the appends' own shares,
+/// which are smaller, make few.
 pub const UPKEEP_IDLE: u64 = 2;
 /// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
 pub const UPKEEP_SLICE_UNITS: usize = 4_096;

@@ -64,7 +64,7 @@ pub enum Wait {
 #[derive(Debug)]
 pub struct Step {
     pub wait: Wait,
-    /// Appends that were committed, and what their commit alone took.
+    /// Appends of the transaction, if there was one, and what its commit alone took.
     pub committed: Option<(usize, Duration)>,
     /// The write-ahead log is to be copied.
     pub checkpoint: bool,
@@ -159,7 +159,8 @@ impl Writer {
     }
 
     /// Indexes a little, where the writer would wait for what its notices bring about; false where
-    /// there is nothing to be indexed now. The next commit holds it; where none comes, upkeep is one.
+    /// there is nothing to be indexed now. The next commit holds it; where none comes, upkeep or the
+    /// restart of the log is one.
     pub fn index_ahead(&mut self) -> Result<bool, StoreError> {
         let indexed = passable(self.log.index_ahead())?.unwrap_or(false);
         if indexed {
@@ -335,8 +336,12 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
     let mut stop = false;
     let mut pace = Pace::new();
     while !stop {
-        while channels.inbox.is_empty() && writer.index_ahead()? {
-            wait = wait.min(Wait::Brief);
+        while wait != Wait::Not
+            && batch.is_empty()
+            && channels.inbox.is_empty()
+            && writer.index_ahead()?
+        {
+            wait = Wait::Brief;
         }
         let mut room = Room::of_a_transaction(&batch, pace.appends_max());
         if !gather(&channels.inbox, wait, &mut room, &mut batch) {

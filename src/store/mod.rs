@@ -44,11 +44,13 @@ pub trait WriteLog: Send {
     /// Begins the transaction that appends what it is given.
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError>;
 
-    /// A little of what was committed owes to the indexes, in a transaction that the next append, or the
-    /// next slice of upkeep, commits with its own. False where nothing is owed before that.
+    /// A little of the indexing that what was committed owes, in a transaction that the next append
+    /// commits with its own; `upkeep` and `restart_log` commit it alone. False where nothing is owed
+    /// before that.
     fn index_ahead(&mut self) -> Result<bool, StoreError>;
 
-    /// One slice, of a few milliseconds, of the work that nobody waits for: indexing the log.
+    /// One slice, of a few milliseconds, of the work that nobody waits for: indexing the log. After
+    /// `index_ahead` the slice is its commit.
     fn upkeep(&mut self) -> Result<Upkeep, StoreError>;
 
     /// Whether a `Checkpoint::run` is wanted. True once until `restart_log` was called.

@@ -25,7 +25,8 @@ impl Pace {
         Pace { circulating: 2 * config::COMMIT_APPENDS_MAX, commit: Duration::from_millis(1) }
     }
 
-    /// A transaction took so many appends, its commit so long, and so many wait now.
+    /// A transaction took so many appends, its commit so long, and so many messages wait now, nearly
+    /// all of them appends.
     pub(super) fn committed(&mut self, appends: usize, commit: Duration, waiting: usize) {
         let forgotten = self.circulating.div_ceil(config::PACE_COMMITS as usize);
         self.circulating = (appends + waiting).max(self.circulating - forgotten);

@@ -443,6 +443,8 @@ fn what_is_indexed_ahead_is_committed_with_what_follows() {
                 assert!(!is_writable(&path), "{name}: the next commit is waited for");
                 follow(&mut opened, &mut model);
                 assert!(name == "the end" || is_writable(&path), "{name} ended it");
+                let unfolded = opened.log.gauges().unfolded;
+                assert!(name == "a failed append" || unfolded < 80, "{name} keeps it: {unfolded}");
             }
         }
         assert!(ahead > 10, "{name}: only {ahead} times");

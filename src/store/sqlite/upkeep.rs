@@ -102,7 +102,8 @@ impl Indexes {
         &self.live
     }
 
-    /// The work that appended events pay for, where much of it was not done between commits.
+    /// The work that appended events pay for, where much of it was not done between commits. Of what
+    /// others left they do no more than as much again.
     pub(super) fn ride_along(
         &mut self,
         conn: &Connection,
@@ -115,28 +116,34 @@ impl Indexes {
         if self.owed_events < tuning.index_share_events || !self.pending.is_empty() {
             return Ok(());
         }
-        self.work_off(conn, unfolded, tuning, usize::MAX)
+        let events = self.take_owed(2 * events.max(tuning.index_share_events));
+        self.work_off(conn, unfolded, tuning, events)
     }
 
     /// Whether there is some of that work to be done before the next commit.
     pub(super) fn is_owed(&self, unfolded: &Unfolded, tuning: &Tuning) -> bool {
         self.owed_events >= tuning.index_ahead_events
             && self.pending.is_empty()
-            && self.upkeep(unfolded, tuning) == Upkeep::More
+            && self.has_work(unfolded, tuning, tuning.fold_events)
     }
 
-    /// The work for so many appended events. It is no longer owed even where it fails: what the next
-    /// events pay for is enough.
+    /// The events that are worked off next. Their work is no longer owed even where it fails: what the
+    /// next events pay for is enough.
+    pub(super) fn take_owed(&mut self, events_max: usize) -> usize {
+        let events = self.owed_events.min(events_max);
+        self.owed_events -= events;
+        events
+    }
+
+    /// The work for so many appended events.
     pub(super) fn work_off(
         &mut self,
         conn: &Connection,
         unfolded: &Unfolded,
         tuning: &Tuning,
-        events_max: usize,
+        events: usize,
     ) -> Result<(), StoreError> {
         assert!(self.pending.is_empty(), "what a transaction folded is not folded again in it");
-        let events = self.owed_events.min(events_max);
-        self.owed_events -= events;
         let units = events * UNITS_PER_EVENT;
         self.start_fold(unfolded, tuning, tuning.fold_events);
         self.advance_fold(conn, unfolded, units)?;
@@ -168,13 +175,17 @@ impl Indexes {
 
     /// What `slice` would find to do.
     pub(super) fn upkeep(&self, unfolded: &Unfolded, tuning: &Tuning) -> Upkeep {
-        let foldable = unfolded.len() >= tuning.idle_fold_events;
-        let idle = self.fold.is_none()
-            && self.merges.is_empty()
-            && self.garbage.is_empty()
-            && !foldable
-            && self.mergeable(tuning).is_none();
-        if idle { Upkeep::Done } else { Upkeep::More }
+        let has_work = self.has_work(unfolded, tuning, tuning.idle_fold_events);
+        if has_work { Upkeep::More } else { Upkeep::Done }
+    }
+
+    /// Where so many events are folded.
+    fn has_work(&self, unfolded: &Unfolded, tuning: &Tuning, fold_events_min: usize) -> bool {
+        self.fold.is_some()
+            || !self.merges.is_empty()
+            || !self.garbage.is_empty()
+            || unfolded.len() >= fold_events_min
+            || self.mergeable(tuning).is_some()
     }
 
     /// A whole fold, because too much is unfolded to go on.

@@ -26,6 +26,8 @@ pub(super) struct Writer {
     unfolded: Unfolded,
     indexes: Indexes,
     wal: WriteAheadLog,
+    /// Whether a transaction that indexes ahead is open, for whoever begins next.
+    is_ahead: bool,
     /// Held until the connection above is closed.
     _lock: File,
 }
@@ -40,7 +42,7 @@ impl Writer {
         let unfolded = load_unfolded(&conn, indexes.mark())?;
         let last = indexes.mark() + unfolded.len() as Seq;
         let wal = WriteAheadLog::watch(&mut conn, &tuning)?;
-        Ok(Writer { conn, tuning, last, unfolded, indexes, wal, _lock: lock })
+        Ok(Writer { conn, tuning, last, unfolded, indexes, wal, is_ahead: false, _lock: lock })
     }
 
     /// Records a new epoch, and copies the log into the database: what a crash left in it may never
@@ -55,11 +57,11 @@ impl Writer {
 
     /// Ends the transaction that indexes ahead; false where there is none.
     fn commit_ahead(&mut self) -> Result<bool, StoreError> {
-        let is_open = !self.conn.is_autocommit();
-        if is_open {
+        let is_ahead = self.is_ahead;
+        if is_ahead {
             Box::new(Open::begin(self)?).commit()?;
         }
-        Ok(is_open)
+        Ok(is_ahead)
     }
 
     /// Runs `work` as one transaction.
@@ -167,9 +169,10 @@ impl WriteLog for Writer {
         if !self.indexes.is_owed(&self.unfolded, &self.tuning) || self.wal.is_full() {
             return Ok(false);
         }
+        let events = self.indexes.take_owed(self.tuning.index_ahead_events);
         let mut open = Open::begin(self)?;
         let Writer { conn, unfolded, indexes, tuning, .. } = open.writer();
-        indexes.work_off(conn, unfolded, tuning, tuning.index_ahead_events)?;
+        indexes.work_off(conn, unfolded, tuning, events)?;
         open.leave();
         Ok(true)
     }
@@ -197,8 +200,9 @@ impl WriteLog for Writer {
         if let Err(StoreError::Fatal(_)) = committed {
             return committed;
         }
-        // Whether that succeeded or not: without it no checkpoint would be due again.
-        committed.and(self.wal.restart_after(copied_bytes, &self.conn))
+        // Whether that succeeded or not: without it no checkpoint would be due again. Of two errors its
+        // own is the worse.
+        self.wal.restart_after(copied_bytes, &self.conn).and(committed)
     }
 
     fn is_restarting(&self) -> bool {
@@ -214,8 +218,9 @@ impl WriteLog for Writer {
         }
     }
 
-    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
-        self.commit_ahead()?;
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        // Of what indexes ahead nothing is missed.
+        rollback(&self.conn);
         self.conn.busy_timeout(CLOSE_PATIENCE)?;
         let copied = checkpoint(&self.conn, "TRUNCATE")?;
         self.conn.close().map_err(|(_, error)| error)?;
@@ -235,14 +240,16 @@ struct Open<'a> {
 impl<'a> Open<'a> {
     /// Goes on with the one that was left, if there is one.
     fn begin(writer: &'a mut Writer) -> Result<Open<'a>, StoreError> {
-        if writer.conn.is_autocommit() {
+        if !writer.is_ahead {
             writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         }
+        writer.is_ahead = false;
         Ok(Open { writer: Some(writer) })
     }
 
     /// Whoever begins next goes on with it.
     fn leave(mut self) {
+        self.writer().is_ahead = true;
         self.writer = None;
     }
 
@@ -346,5 +353,39 @@ mod tests {
         limit(&writer, 1_000);
         let seqs: Vec<_> = (2..10).map(|seq| Placed { seq, new: true }).collect();
         assert_eq!(commit(&mut writer, &large), Ok(seqs));
+    }
+
+    #[test]
+    fn a_full_disk_ends_what_is_indexed_ahead_and_nothing_else() {
+        let folder = super::super::tests::Folder::new();
+        let (conn, lock) = super::super::file::open(&folder.file("db")).unwrap();
+        let mut writer = Writer::load(conn, lock, Tuning::default()).unwrap();
+        let id = Id::new("a").unwrap();
+        let append = |writer: &mut Writer, count| {
+            let from = writer.last;
+            let values: Vec<_> =
+                (0..count).map(|n| NewValue::new((from + n).to_string())).collect();
+            commit(writer, &[Batch { id: &id, values: &values }]).unwrap();
+        };
+        let Tuning { fold_events, index_share_events, .. } = writer.tuning;
+        let (fold_events, share) = (fold_events as Seq, index_share_events as Seq);
+        (0..fold_events / share).for_each(|_| append(&mut writer, share));
+        append(&mut writer, share - 1);
+        let limit = |writer: &Writer, pages: &str| -> i64 {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            writer.conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        let most = limit(&writer, "0");
+        limit(&writer, "1");
+        let before = writer.gauges();
+        let failed = std::iter::repeat_with(|| writer.index_ahead())
+            .find(|result| *result != Ok(true))
+            .expect("it ends");
+        assert!(matches!(failed, Err(StoreError::Full(_))), "{failed:?}");
+        assert!(writer.conn.is_autocommit() && writer.gauges() == before);
+        limit(&writer, &most.to_string());
+        append(&mut writer, fold_events - share + 1);
+        while writer.upkeep().unwrap() == Upkeep::More {}
+        assert_eq!((writer.gauges().unfolded, writer.gauges().segments), (0, 2));
     }
 }
