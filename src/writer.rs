@@ -293,12 +293,15 @@ fn batches(appends: &[Append]) -> Vec<Batch<'_>> {
 
 /// The small appends that nothing else stands before.
 fn take_small(batch: &mut Vec<ToWriter>) -> impl Iterator<Item = Append> {
-    let small = |message: &ToWriter| matches!(message, ToWriter::Append(a) if !is_large(a));
-    let end = batch.iter().position(|message| !small(message)).unwrap_or(batch.len());
+    let end = batch.iter().position(|message| !is_small_append(message)).unwrap_or(batch.len());
     batch.drain(..end).filter_map(|message| match message {
         ToWriter::Append(append) => Some(append),
         _ => None,
     })
+}
+
+fn is_small_append(message: &ToWriter) -> bool {
+    matches!(message, ToWriter::Append(append) if !is_large(append))
 }
 
 /// Whether others should not wait for it.
@@ -349,6 +352,7 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
         }
         let mut late = |batch: &mut Vec<ToWriter>| {
             gather(&channels.inbox, Wait::Not, &mut room, batch);
+            await_others(&channels.inbox, pace.awaited(), &mut room, batch);
         };
         let step = writer.step(&mut batch, &mut late, &mut notices, &clock)?;
         wait = step.wait;
@@ -369,6 +373,7 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
 
 /// What a transaction still takes.
 struct Room {
+    small_appends_taken: usize,
     messages: usize,
     small_appends: usize,
     bytes: usize,
@@ -379,6 +384,7 @@ impl Room {
     /// Of one that begins with these.
     fn of_a_transaction(batch: &[ToWriter], small_appends: usize) -> Room {
         let mut room = Room {
+            small_appends_taken: 0,
             messages: config::COMMIT_APPENDS_MAX,
             small_appends,
             bytes: config::COMMIT_BYTES_MAX,
@@ -392,8 +398,9 @@ impl Room {
         self.messages -= 1;
         // The large ones are set aside: they keep nobody who comes after them from the batch.
         if let ToWriter::Append(append) = message
-            && !is_large(append)
+            && is_small_append(message)
         {
+            self.small_appends_taken += 1;
             self.small_appends = self.small_appends.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(append.bytes());
             self.values = self.values.saturating_sub(append.values.len());
@@ -425,6 +432,25 @@ fn gather(
         }
     }
     true
+}
+
+/// Takes small appends that are on their way, until there are so many or so much time has passed.
+/// What only the next transaction takes does not wait for others.
+fn await_others(
+    inbox: &Receiver<ToWriter>,
+    (awaited, patience): (usize, Duration),
+    room: &mut Room,
+    batch: &mut Vec<ToWriter>,
+) {
+    let end = Instant::now() + patience;
+    while room.small_appends_taken < awaited
+        && !room.is_full()
+        && batch.last().is_none_or(is_small_append)
+        && let Ok(message) = inbox.recv_deadline(end)
+    {
+        room.take(&message);
+        batch.push(message);
+    }
 }
 
 fn receive(inbox: &Receiver<ToWriter>, wait: Wait) -> Result<ToWriter, TryRecvError> {

@@ -1,11 +1,12 @@
-//! Owns how many small appends one transaction takes. Called by the writer's loop; counts, and looks
+//! Owns how many small appends one transaction takes and waits for. Called by the writer's loop; counts, and looks
 //! at no clock.
 //!
 //! Whoever was answered appends again a moment later. If every transaction took all that wait, all
 //! would be answered at once, and while they come back the writer would have nothing to do, and the
 //! event loop nothing while they are committed. So a transaction takes half of those that are on
 //! their way round, and one half comes back while the other is committed. Each pays for a sync then:
-//! where that takes longer than a half's way back, all go together.
+//! where that takes longer than a half's way back, all go together. Where it takes much longer, a
+//! transaction waits a moment for those who come back: whoever is late has every other sync only.
 
 use std::time::Duration;
 
@@ -38,6 +39,13 @@ impl Pace {
         }
     }
 
+    /// How many small appends a transaction waits for before its commit, and for how long.
+    pub(super) fn awaited(&self) -> (usize, Duration) {
+        let is_long = self.commit >= Duration::from_millis(config::COMMIT_LONG);
+        let awaited = if is_long { self.circulating.min(self.appends_max()) } else { 0 };
+        (awaited, self.commit / config::COMMIT_PATIENCE_PART)
+    }
+
     pub(super) fn appends_max(&self) -> usize {
         let half = self.circulating.div_ceil(2);
         let come_back = self.commit.as_nanos() / u128::from(config::APPEND_WAY_BACK_NANOSECONDS);
@@ -53,13 +61,12 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// After many commits of these.
-    fn appends_max(appends: usize, microseconds: u64, waiting: usize) -> usize {
+    fn after_many(appends: usize, microseconds: u64, waiting: usize) -> Pace {
         let mut pace = Pace::new();
         for _ in 0..200 {
             pace.committed(appends, Duration::from_micros(microseconds), waiting);
         }
-        pace.appends_max()
+        pace
     }
 
     #[test]
@@ -74,10 +81,25 @@ mod tests {
             (64, 8_000, 0, config::COMMIT_APPENDS_MAX),
             (1, 0, 0, 1),
         ] {
-            let found = appends_max(appends, microseconds, waiting);
+            let found = after_many(appends, microseconds, waiting).appends_max();
             assert_eq!(found, expected, "{appends} {microseconds} {waiting}");
         }
-        assert!(appends_max(64, 600, 0) > 64, "a slow sync is paid for once");
+        assert!(after_many(64, 600, 0).appends_max() > 64, "a slow sync is paid for once");
+    }
+
+    #[test]
+    fn others_are_waited_for_where_a_sync_is_long() {
+        for (appends, microseconds, waiting, expected) in [
+            (32, 5_000, 32, 64),
+            (32, 900, 32, 0),
+            (1, 5_000, 0, 1),
+            (2_000, 5_000, 2_000, config::COMMIT_APPENDS_MAX),
+            (400, 1_050, 0, 200),
+        ] {
+            let (awaited, patience) = after_many(appends, microseconds, waiting).awaited();
+            assert_eq!(awaited, expected, "{appends} {microseconds} {waiting}");
+            assert!(patience <= Duration::from_micros(microseconds / 15));
+        }
     }
 
     #[test]

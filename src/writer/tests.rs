@@ -365,6 +365,20 @@ fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left
     assert_eq!(late.len(), config::COMMIT_APPENDS_MAX - 11);
     assert!(gather(&inbox, Wait::Long, &mut room, &mut late), "there is no room to wait for");
     assert_eq!((late.len(), inbox.len()), (config::COMMIT_APPENDS_MAX - 11, 11));
+    // And those that are on their way are waited for: no more than are expected, or than wait for
+    // nothing that comes after them.
+    let hour = Duration::from_secs(3_600);
+    let mut room = Room::of_a_transaction(&batch, config::COMMIT_APPENDS_MAX);
+    let mut late = Vec::new();
+    await_others(&inbox, (15, hour), &mut room, &mut late);
+    assert_eq!((late.len(), inbox.len()), (5, 6));
+    await_others(&inbox, (100, Duration::ZERO), &mut room, &mut late);
+    assert_eq!((late.len(), inbox.len()), (11, 0), "what is there is not waited for");
+    to_writer.send(ToWriter::Stop).unwrap();
+    await_others(&inbox, (100, hour), &mut room, &mut late);
+    await_others(&inbox, (100, hour), &mut room, &mut late);
+    assert_eq!((late.len(), inbox.len()), (12, 0));
+    send(11);
     // Of small appends perhaps fewer than of all.
     let mut room = Room::of_a_transaction(&batch, 12);
     assert!(gather(&inbox, Wait::Not, &mut room, &mut batch));
