@@ -211,8 +211,8 @@ pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
 /// commits is noted how many are on their way round, and what a commit takes.
 pub const APPEND_WAY_BACK_NANOSECONDS: u32 = 6_000;
 pub const PACE_COMMITS: u32 = 16;
-/// Where a commit takes as long, in milliseconds, it waits for the others that are on their way round,
-/// for this part of what it takes.
+/// Where commits take so many milliseconds, each waits for others that are on their way round, for this
+/// part of what it takes.
 pub const COMMIT_LONG: u64 = 1;
 pub const COMMIT_PATIENCE_PART: u32 = 16;
 /// Values that one transaction takes, but for the last append's.
