@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use super::bloom::Probe;
 use super::segment::{Lookup, sql};
 use super::unfolded::{Unfolded, digest_of};
 use super::upkeep::Indexes;
@@ -86,7 +87,8 @@ impl Writer {
             look_up(conn, unfolded, indexes, batch, storage, &mut looked_up)?;
             let before = unfolded.last();
             let mut placed = Vec::with_capacity(batch.values.len());
-            for (value, &LookedUp { digest, known, .. }) in batch.values.iter().zip(&looked_up) {
+            for (value, &LookedUp { probe, known, .. }) in batch.values.iter().zip(&looked_up) {
+                let digest = probe.key();
                 // It may stand in the batch twice.
                 let known = known.or_else(|| {
                     let begun = unfolded.last() > before;
@@ -120,18 +122,20 @@ fn look_up(
 ) -> Result<(), StoreError> {
     let in_memory = |(value, place): (&NewValue, usize)| {
         let digest = digest_of(storage, &value.hash);
-        LookedUp { place, digest, known: unfolded.find(storage, digest, &value.hash) }
+        let known = unfolded.find(storage, digest, &value.hash);
+        LookedUp { place, probe: Probe::new(digest), known }
     };
     looked_up.clear();
     looked_up.extend(batch.values.iter().zip(0..).map(in_memory));
-    looked_up.sort_unstable_by_key(|value| value.digest);
+    looked_up.sort_unstable_by_key(|value| value.probe.key());
     for live in indexes.live() {
         let mut lookup = Lookup::new(conn, live.segment);
-        for LookedUp { place, digest, known } in &mut *looked_up {
+        for LookedUp { place, probe, known } in &mut *looked_up {
             if known.is_none()
-                && live.filter.as_ref().is_none_or(|filter| filter.may_contain(*digest))
+                && live.filter.as_ref().is_none_or(|filter| filter.may_contain(probe))
             {
-                *known = lookup.find(*digest, batch.id.as_str(), &batch.values[*place].hash)?;
+                let hash = &batch.values[*place].hash;
+                *known = lookup.find(probe.key(), batch.id.as_str(), hash)?;
             }
         }
     }
@@ -142,7 +146,7 @@ fn look_up(
 /// A value of a batch, and where it stood before.
 struct LookedUp {
     place: usize,
-    digest: u64,
+    probe: Probe,
     known: Option<Seq>,
 }
 
