@@ -373,20 +373,20 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
 
 /// What a transaction still takes.
 struct Room {
-    small_appends_taken: usize,
     messages: usize,
-    small_appends: usize,
+    small_appends_max: usize,
+    small_appends_taken: usize,
     bytes: usize,
     values: usize,
 }
 
 impl Room {
     /// Of one that begins with these.
-    fn of_a_transaction(batch: &[ToWriter], small_appends: usize) -> Room {
+    fn of_a_transaction(batch: &[ToWriter], small_appends_max: usize) -> Room {
         let mut room = Room {
-            small_appends_taken: 0,
             messages: config::COMMIT_APPENDS_MAX,
-            small_appends,
+            small_appends_max,
+            small_appends_taken: 0,
             bytes: config::COMMIT_BYTES_MAX,
             values: config::COMMIT_VALUES_MAX,
         };
@@ -401,14 +401,14 @@ impl Room {
             && is_small_append(message)
         {
             self.small_appends_taken += 1;
-            self.small_appends = self.small_appends.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(append.bytes());
             self.values = self.values.saturating_sub(append.values.len());
         }
     }
 
     fn is_full(&self) -> bool {
-        [self.messages, self.small_appends, self.bytes, self.values].contains(&0)
+        self.small_appends_taken >= self.small_appends_max
+            || [self.messages, self.bytes, self.values].contains(&0)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Owns how many small appends one transaction takes and waits for. Called by the writer's loop; counts, and looks
-//! at no clock.
+//! Owns how many small appends one transaction takes and waits for. Called by the writer's loop;
+//! counts, and looks at no clock.
 //!
 //! Whoever was answered appends again a moment later. If every transaction took all that wait, all
 //! would be answered at once, and while they come back the writer would have nothing to do, and the
@@ -46,6 +46,7 @@ impl Pace {
         (awaited, self.commit / config::COMMIT_PATIENCE_PART)
     }
 
+    /// How many small appends a transaction takes.
     pub(super) fn appends_max(&self) -> usize {
         let half = self.circulating.div_ceil(2);
         let come_back = self.commit.as_nanos() / u128::from(config::APPEND_WAY_BACK_NANOSECONDS);

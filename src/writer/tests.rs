@@ -365,8 +365,7 @@ fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left
     assert_eq!(late.len(), config::COMMIT_APPENDS_MAX - 11);
     assert!(gather(&inbox, Wait::Long, &mut room, &mut late), "there is no room to wait for");
     assert_eq!((late.len(), inbox.len()), (config::COMMIT_APPENDS_MAX - 11, 11));
-    // And those that are on their way are waited for: no more than are expected, or than wait for
-    // nothing that comes after them.
+    // Those on their way are waited for: as many as are expected, and none after another message.
     let hour = Duration::from_secs(3_600);
     let mut room = Room::of_a_transaction(&batch, config::COMMIT_APPENDS_MAX);
     let mut late = Vec::new();
