@@ -4,6 +4,7 @@
 
 mod dialect;
 mod process;
+mod random;
 mod read;
 mod report;
 mod requester;

@@ -1,5 +1,6 @@
 //! Owns reading histories: each storage once, as JSON or as an event stream, every event counted and
-//! in order. Called by `main`. Blocking: with several connections the replies are taken in the order
+//! in order. The storages are read in disorder: those appended to one after another share pages of the
+//! server's file. Called by `main`. Blocking: with several connections the replies are taken in the order
 //! they were asked for, which is that of a server that is fair.
 
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ use memchr::{memchr, memmem};
 
 use crate::dialect::{MARK_DIGITS, VALUE_BYTES_MIN};
 use crate::process::Process;
+use crate::random::Random;
 use crate::report::{Durations, Report};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,7 +52,7 @@ pub(crate) fn read(settings: &Settings) -> Result<Report, String> {
         Ok::<_, String>(history.connection)
     };
     let mut asked: VecDeque<Asked> = VecDeque::new();
-    for storage in 0..settings.storages {
+    for storage in Random::new(0).shuffled(settings.storages) {
         let connection = match asked.len() < settings.connections {
             true => None,
             false => take(asked.pop_front().expect("there is a connection"))?,

@@ -10,6 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::dialect::{Append, Dialect};
 use crate::process::Process;
+use crate::random::Random;
 use crate::report::{Durations, Report};
 use crate::requester::Requester;
 use crate::subscriber::Subscriber;
@@ -88,7 +89,7 @@ struct Run {
     begin: Instant,
     measuring: Option<(Instant, Duration)>,
     measured: Measured,
-    random: u64,
+    random: Random,
 }
 
 pub(crate) fn run(settings: Settings) -> Result<Report, String> {
@@ -134,7 +135,7 @@ impl Run {
             begin: Instant::now(),
             measuring: None,
             measured: Measured::default(),
-            random: 0x2545_f491_4f6c_dd1d ^ settings.first,
+            random: Random::new(settings.first),
             settings,
         })
     }
@@ -316,15 +317,8 @@ impl Run {
     /// In turn where the number of requests is given, so that every storage gets as many.
     fn next_storage(&mut self) -> usize {
         let storages = self.settings.storages as u64;
-        let choice = if self.settings.requests.is_some() {
-            self.started
-        } else {
-            // xorshift64
-            self.random ^= self.random << 13;
-            self.random ^= self.random >> 7;
-            self.random ^= self.random << 17;
-            self.random
-        };
+        let choice =
+            if self.settings.requests.is_some() { self.started } else { self.random.next() };
         (choice % storages) as usize
     }
 
