@@ -38,6 +38,7 @@ mod tail;
 mod tests;
 mod unfolded;
 mod upkeep;
+mod values;
 mod wal;
 mod write;
 
@@ -157,7 +158,7 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
 pub fn open_reader(path: &Path) -> Result<Box<dyn ReadLog>, StoreError> {
     let conn = file::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     file::configure(&conn, config::PAGE_CACHE_BYTES)?;
-    Ok(Box::new(read::Reader::new(conn)))
+    Ok(Box::new(read::Reader::new(conn)?))
 }
 
 /// Records a new epoch, which begins after `last`.

@@ -10,15 +10,14 @@ use super::error::corrupt;
 use super::for_each_in_log;
 use super::segment::{Segment, last_change, list, sql};
 use super::tail::Tail;
+use super::values;
 use crate::event::{Hash, Seq};
 use crate::id::Id;
 use crate::store::{Direction, Found, ReadLog, Source, StoreError, Survey};
 
 /// Blocks that one query reads for all walks of a `find` together.
 const BLOCKS_READ: usize = 16;
-/// Reading on costs less than a new seek while the next value is at most so many rows away.
-const STEPS_MAX: Seq = 12;
-const MALFORMED: &str = "an event of the log is malformed";
+pub(super) const MALFORMED: &str = "an event of the log is malformed";
 
 pub(super) struct Reader {
     conn: Connection,
@@ -29,8 +28,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(conn: Connection) -> Reader {
-        Reader { conn, segments: Vec::new(), change: 0, tail: Tail::after(0) }
+    pub(super) fn new(conn: Connection) -> Result<Reader, StoreError> {
+        values::prepare(&conn)?;
+        Ok(Reader { conn, segments: Vec::new(), change: 0, tail: Tail::after(0) })
     }
 
     /// Reads what was committed since the last view.
@@ -188,37 +188,7 @@ impl ReadLog for Reader {
         bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
     ) -> Result<usize, StoreError> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT seq, CASE WHEN octet_length(value) <= ?3 THEN value END FROM log \
-             WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
-        )?;
-        let most = i64::try_from(bytes_max).unwrap_or(i64::MAX);
-        let mut at = 0;
-        for run in seqs.chunk_by(|seq, next| next.saturating_sub(*seq) <= STEPS_MAX) {
-            let mut left = run.iter();
-            let mut next = left.next();
-            let mut rows = statement.query(params![sql(run[0]), sql(run[run.len() - 1]), most])?;
-            while let (Some(&seq), Some(row)) = (next, rows.next()?) {
-                if row.get::<_, i64>(0)? != sql(seq) {
-                    continue;
-                }
-                let Some(value) =
-                    row.get_ref(1)?.as_blob_or_null().map_err(|_| corrupt(MALFORMED))?
-                else {
-                    return Ok(at);
-                };
-                let value = str::from_utf8(value).map_err(|_| corrupt("a value is not UTF-8"))?;
-                if visit(at, value).is_break() {
-                    return Ok(at);
-                }
-                at += 1;
-                next = left.next();
-            }
-            if next.is_some() {
-                return Err(corrupt("an index names an event that the log does not hold"));
-            }
-        }
-        Ok(at)
+        values::visit(&self.conn, seqs, bytes_max, visit)
     }
 }
 
