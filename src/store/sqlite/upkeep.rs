@@ -364,3 +364,23 @@ fn numbers_with_blocks(conn: &Connection) -> Result<Vec<i64>, StoreError> {
     numbers.dedup();
     Ok(numbers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{file, tests::Folder};
+    use super::*;
+
+    #[test]
+    fn a_commit_pays_no_more_of_what_others_left_than_its_own() {
+        let tuning = Tuning::default();
+        let (share, left) = (tuning.index_share_events, 100 * tuning.index_share_events);
+        for (events, paid) in [(1, 2 * share), (share, 2 * share), (3 * share, 6 * share)] {
+            let folder = Folder::new();
+            let (conn, _lock) = file::open(&folder.file("db")).unwrap();
+            let mut indexes = Indexes::load(&conn, &tuning).unwrap();
+            indexes.owed_events = left;
+            indexes.ride_along(&conn, &Unfolded::after(0), &tuning, events).unwrap();
+            assert_eq!(left + events - indexes.owed_events, paid, "with {events} events");
+        }
+    }
+}

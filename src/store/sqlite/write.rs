@@ -331,6 +331,21 @@ mod tests {
         writer.conn.query_row(&sql, [], |_| Ok(())).unwrap();
     }
 
+    fn append(writer: &mut Writer, count: Seq) {
+        let from = writer.last;
+        let values: Vec<_> = (0..count).map(|n| NewValue::new((from + n).to_string())).collect();
+        commit(writer, &[Batch { id: &Id::new("a").unwrap(), values: &values }]).unwrap();
+    }
+
+    /// So that there is something to index ahead. Returns the events of a fold and of a share.
+    fn leave_something_owed(writer: &mut Writer) -> (Seq, Seq) {
+        let Tuning { fold_events, index_share_events, .. } = writer.tuning;
+        let (fold_events, share) = (fold_events as Seq, index_share_events as Seq);
+        (0..fold_events / share).for_each(|_| append(writer, share));
+        append(writer, share - 1);
+        (fold_events, share)
+    }
+
     #[test]
     fn what_a_statement_is_bound_to_does_not_prepare_it_again() {
         let folder = super::super::tests::Folder::new();
@@ -369,17 +384,7 @@ mod tests {
     fn a_full_disk_ends_what_is_indexed_ahead_and_nothing_else() {
         let folder = super::super::tests::Folder::new();
         let mut writer = load(&folder);
-        let id = Id::new("a").unwrap();
-        let append = |writer: &mut Writer, count| {
-            let from = writer.last;
-            let values: Vec<_> =
-                (0..count).map(|n| NewValue::new((from + n).to_string())).collect();
-            commit(writer, &[Batch { id: &id, values: &values }]).unwrap();
-        };
-        let Tuning { fold_events, index_share_events, .. } = writer.tuning;
-        let (fold_events, share) = (fold_events as Seq, index_share_events as Seq);
-        (0..fold_events / share).for_each(|_| append(&mut writer, share));
-        append(&mut writer, share - 1);
+        let (fold_events, share) = leave_something_owed(&mut writer);
         // As many as it has already.
         limit_pages(&writer, 1);
         let before = writer.gauges();
@@ -392,5 +397,29 @@ mod tests {
         append(&mut writer, fold_events - share + 1);
         while writer.upkeep().unwrap() == Upkeep::More {}
         assert_eq!((writer.gauges().unfolded, writer.gauges().segments), (0, 2));
+    }
+    #[test]
+    fn the_log_starts_over_although_what_was_indexed_ahead_is_lost() {
+        for (is_log_cut, expected) in [(false, "constraint failed"), (true, "disk I/O error")] {
+            let folder = super::super::tests::Folder::new();
+            let mut writer = load(&folder);
+            leave_something_owed(&mut writer);
+            assert_eq!(writer.index_ahead(), Ok(true));
+            writer.conn.commit_hook(Some(|| true)).unwrap();
+            if is_log_cut {
+                File::options()
+                    .write(true)
+                    .open(folder.file("db-wal"))
+                    .unwrap()
+                    .set_len(0)
+                    .unwrap();
+            }
+            let error = writer.restart_log(0).unwrap_err();
+            assert!(
+                matches!(&error, StoreError::Failed(why) if why.contains(expected)),
+                "{error:?}"
+            );
+            assert_eq!(writer.wal.bytes() == 0, !is_log_cut);
+        }
     }
 }
