@@ -69,3 +69,43 @@ fn visit_rows(
     }
     Ok(seqs.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_up_to_the_first_that_is_too_long_and_one_that_is_missing_is_an_error() {
+        let conn = Connection::open_in_memory().unwrap();
+        prepare(&conn).unwrap();
+        conn.execute_batch(
+            "CREATE TABLE log(seq INTEGER PRIMARY KEY, value BLOB); \
+             INSERT INTO log VALUES (1, x'61'), (2, x'6262'), (3, x'63'), (5, x'64'), (6, x'65'), \
+             (9, x'6666')",
+        )
+        .unwrap();
+        for (seqs, bytes_max, expected, is_error) in [
+            (&[][..], 2, "", false),
+            (&[2], 2, "2bb ", false),
+            (&[1, 2, 3], 2, "1a 2bb 3c ", false),
+            (&[1, 2, 3], 1, "1a ", false),
+            (&[1, 3, 5, 6, 9], 2, "1a 3c 5d 6e 9ff ", false),
+            (&[1, 3, 5, 6, 9], 1, "1a 3c 5d 6e ", false),
+            (&[4], 2, "", true),
+            (&[3, 4, 5], 2, "3c ", true),
+            (&[1, 4, 5], 2, "1a ", true),
+            (&[1, 9, 10], 2, "1a 9ff ", true),
+        ] {
+            let mut values = String::new();
+            let visited = visit(&conn, seqs, bytes_max, &mut |at, value| {
+                values += &format!("{}{value} ", seqs[at]);
+                ControlFlow::Continue(())
+            });
+            assert_eq!(values, expected, "of {seqs:?}");
+            match visited {
+                Ok(count) => assert!(!is_error && count == values.split_terminator(' ').count()),
+                Err(error) => assert!(is_error && matches!(error, StoreError::Fatal(_))),
+            }
+        }
+    }
+}
