@@ -6,7 +6,8 @@ pub(crate) struct Random(u64);
 impl Random {
     pub(crate) fn new(seed: u64) -> Random {
         const START: u64 = 0x2545_f491_4f6c_dd1d;
-        Random(if seed == START { START } else { START ^ seed })
+        // From zero it would never get away.
+        Random((START ^ seed).max(1))
     }
 
     pub(crate) fn next(&mut self) -> u64 {

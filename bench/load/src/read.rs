@@ -1,7 +1,7 @@
 //! Owns reading histories: each storage once, as JSON or as an event stream, every event counted and
 //! in order. The storages are read in disorder: those appended to one after another share pages of the
-//! server's file. Called by `main`. Blocking: with several connections the replies are taken in the order
-//! they were asked for, which is that of a server that is fair.
+//! server's file. Called by `main`. Blocking: with several connections the replies are taken in the
+//! order they were asked for, which is that of a server that is fair.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};

@@ -17,7 +17,7 @@ use crate::store::{Direction, Found, ReadLog, Source, StoreError, Survey};
 
 /// Blocks that one query reads for all walks of a `find` together.
 const BLOCKS_READ: usize = 16;
-pub(super) const MALFORMED: &str = "an event of the log is malformed";
+const MALFORMED: &str = "an event of the log is malformed";
 
 pub(super) struct Reader {
     conn: Connection,

@@ -8,7 +8,6 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Rows, params, vtab};
 
 use super::error::corrupt;
-use super::read::MALFORMED;
 use super::segment::sql;
 use crate::event::Seq;
 use crate::store::StoreError;
@@ -18,7 +17,7 @@ const OF_ALL_BETWEEN: &str = "SELECT seq, CASE WHEN octet_length(value) <= ?1 TH
                               FROM log WHERE seq BETWEEN ?2 AND ?3 ORDER BY seq";
 /// Each of them is sought, which costs little where one follows the one before; a `CROSS JOIN` goes
 /// through the array in its order. A query for each took a seventh more time for a storage among a
-/// thousand, and to pass over what is between them half as much again for one among ten.
+/// thousand, and to pass over what is between them a quarter to a half more for one among ten.
 const OF_THESE: &str = "SELECT seq, CASE WHEN octet_length(log.value) <= ?1 THEN log.value END \
                         FROM rarray(?2) AS asked CROSS JOIN log ON seq = asked.value";
 
@@ -60,7 +59,7 @@ fn visit_rows(
         let row = rows.next()?.filter(|row| row.get(0) == Ok(sql(seq)));
         let row =
             row.ok_or_else(|| corrupt("an index names an event that the log does not hold"))?;
-        let value = row.get_ref(1)?.as_blob_or_null().map_err(|_| corrupt(MALFORMED))?;
+        let value = row.get_ref(1)?.as_blob_or_null().map_err(|_| corrupt("a value is no BLOB"))?;
         let Some(value) = value else { return Ok(at) };
         let value = str::from_utf8(value).map_err(|_| corrupt("a value is not UTF-8"))?;
         if visit(at, value).is_break() {

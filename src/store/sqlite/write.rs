@@ -398,6 +398,7 @@ mod tests {
         while writer.upkeep().unwrap() == Upkeep::More {}
         assert_eq!((writer.gauges().unfolded, writer.gauges().segments), (0, 2));
     }
+
     #[test]
     fn the_log_starts_over_although_what_was_indexed_ahead_is_lost() {
         for (is_log_cut, expected) in [(false, "constraint failed"), (true, "disk I/O error")] {
