@@ -79,7 +79,7 @@ const ITEM_BUDGET: usize = 256;
 
 /// What a slice may use.
 struct Slice<'a> {
-    log: &'a mut dyn ReadLog,
+    log: &'a dyn ReadLog,
     to: Seq,
     /// Events that it may still scan.
     budget: &'a mut usize,
@@ -114,7 +114,7 @@ impl Comparing {
     /// be written.
     pub fn step(
         &mut self,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         epoch: Epoch,
         random: &mut dyn FnMut() -> u64,
         out: &mut Vec<u8>,
@@ -143,7 +143,7 @@ impl Comparing {
 
     fn next_item(
         &mut self,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         epoch: Epoch,
         out: &mut Vec<u8>,
     ) -> Result<bool, StoreError> {

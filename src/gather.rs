@@ -75,11 +75,7 @@ impl Gathering {
     }
 
     /// One slice, of the same storages as all the others. Returns whether there is more to do.
-    pub fn step(
-        &mut self,
-        log: &mut dyn ReadLog,
-        storages: &Storages<'_>,
-    ) -> Result<bool, StoreError> {
+    pub fn step(&mut self, log: &dyn ReadLog, storages: &Storages<'_>) -> Result<bool, StoreError> {
         if let Method::Scan { looked_at } = self.method {
             if looked_at == 0 {
                 let afters = (0..storages.count).map(|place| (storages.source)(place).after);
@@ -111,7 +107,7 @@ impl Gathering {
     /// Looks at the log itself, from where it ended before.
     fn scan(
         &mut self,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         storages: &Storages<'_>,
         looked_at: usize,
     ) -> Result<bool, StoreError> {
@@ -146,7 +142,7 @@ impl Gathering {
     }
 
     /// Looks at a few of the storages, and no further than the last event that would be kept.
-    fn walk(&mut self, log: &mut dyn ReadLog, storages: &Storages<'_>) -> Result<bool, StoreError> {
+    fn walk(&mut self, log: &dyn ReadLog, storages: &Storages<'_>) -> Result<bool, StoreError> {
         if self.order.len() != storages.count {
             self.order = (0..storages.count as u32).collect();
             self.order.sort_by_cached_key(|place| (storages.source)(*place as usize).id.key());

@@ -115,7 +115,7 @@ impl ReadPlan {
     pub fn look_past(
         &self,
         floor: Seq,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         gathering: &mut Gathering,
     ) -> Result<bool, StoreError> {
         let storages = Storages {
@@ -212,7 +212,7 @@ impl Preparing {
     }
 
     /// One slice of the work.
-    pub fn step(mut self: Box<Self>, log: &mut dyn ReadLog) -> Result<Prepared, StoreError> {
+    pub fn step(mut self: Box<Self>, log: &dyn ReadLog) -> Result<Prepared, StoreError> {
         match std::mem::replace(&mut self.step, Step::Item(0)) {
             Step::Item(item) => Ok(self.next_item(item)),
             Step::Adding { item, after, difference } => self.add(log, item, after, difference),
@@ -224,7 +224,7 @@ impl Preparing {
 
     fn add(
         mut self: Box<Self>,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         item: usize,
         after: Seq,
         mut difference: Box<Difference>,
@@ -247,7 +247,7 @@ impl Preparing {
     /// A slice of the search for where `limit` or `last` ends or begins, in what the filters leave.
     fn look_for_window(
         mut self: Box<Self>,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         mut gathering: Gathering,
     ) -> Result<Prepared, StoreError> {
         let items = &self.plan.items;
@@ -277,7 +277,7 @@ impl Preparing {
     /// A slice of the search for any event past the last that `limit` allows, left out or not.
     fn look_beyond(
         mut self: Box<Self>,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         end: Seq,
         mut gathering: Gathering,
     ) -> Result<Prepared, StoreError> {
@@ -299,7 +299,7 @@ impl Preparing {
     /// A slice of the search for the newest event.
     fn look_for_last(
         mut self: Box<Self>,
-        log: &mut dyn ReadLog,
+        log: &dyn ReadLog,
         mut gathering: Gathering,
     ) -> Result<Prepared, StoreError> {
         if self.plan.look_past(0, log, &mut gathering)? {
@@ -368,7 +368,7 @@ impl Preparing {
 
 /// Visits up to a slice of events.
 fn scan(
-    log: &mut dyn ReadLog,
+    log: &dyn ReadLog,
     sources: &[Source<'_>],
     to: Seq,
     direction: Direction,

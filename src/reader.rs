@@ -106,7 +106,7 @@ impl Reader {
                 Err(error) => Read::Failed { token, error },
             },
             ToReader::Prepare { asker, preparing } => {
-                let prepared = begun.and_then(|()| preparing.step(&mut *self.log));
+                let prepared = begun.and_then(|()| preparing.step(&*self.log));
                 Read::Prepared { asker, prepared }
             }
             ToReader::Follow { slot, reading, from, to, gathering } => {
@@ -164,7 +164,7 @@ impl Reader {
             }
             NextPage::Compare(mut comparing) => {
                 let more =
-                    comparing.step(&mut *self.log, self.epoch, &mut *self.random, &mut body)?;
+                    comparing.step(&*self.log, self.epoch, &mut *self.random, &mut body)?;
                 Ok((body, more.then_some(NextPage::Compare(comparing))))
             }
         }

@@ -1,5 +1,6 @@
 //! What is gathered against a naive search of the same events, and what it costs.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::*;
@@ -11,9 +12,9 @@ use crate::store::Survey;
 struct Log {
     events: Vec<u32>,
     ids: Vec<Id>,
-    scanned: usize,
-    scanned_at_once_max: usize,
-    looked_up: usize,
+    scanned: Cell<usize>,
+    scanned_at_once_max: Cell<usize>,
+    looked_up: Cell<usize>,
 }
 
 fn hash(seq: Seq) -> Hash {
@@ -25,7 +26,15 @@ fn hash(seq: Seq) -> Hash {
 impl Log {
     fn new(storages: u32, events: Vec<u32>) -> Log {
         let ids = (0..storages).map(|n| Id::new(&format!("s{n}")).unwrap()).collect();
-        Log { events, ids, scanned: 0, scanned_at_once_max: 0, looked_up: 0 }
+        let (scanned, scanned_at_once_max, looked_up) = Default::default();
+        Log { events, ids, scanned, scanned_at_once_max, looked_up }
+    }
+
+    /// Counts anew.
+    fn reset(&self) {
+        for count in [&self.scanned, &self.scanned_at_once_max, &self.looked_up] {
+            count.set(0);
+        }
     }
 
     fn last(&self) -> Seq {
@@ -50,18 +59,18 @@ impl ReadLog for Log {
 
     fn end(&mut self) {}
 
-    fn survey(&mut self, _: &Id, _: Seq) -> Result<Survey, StoreError> {
+    fn survey(&self, _: &Id, _: Seq) -> Result<Survey, StoreError> {
         unreachable!("a gathering counts nothing")
     }
 
     fn find(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         direction: Direction,
         visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.looked_up += sources.len();
+        self.looked_up.update(|count| count + sources.len());
         let places: HashMap<&Id, usize> = sources.iter().map(|s| s.id).zip(0..).collect();
         for (seq, storage) in self.between(0, to, direction) {
             if let Some(&source) = places.get(&self.ids[storage as usize])
@@ -75,25 +84,25 @@ impl ReadLog for Log {
     }
 
     fn scan(
-        &mut self,
+        &self,
         after: Seq,
         to: Seq,
         direction: Direction,
         visit: &mut dyn FnMut(Seq, &str, Hash) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let before = self.scanned;
+        let before = self.scanned.get();
         for (seq, storage) in self.between(after, to, direction) {
-            self.scanned += 1;
+            self.scanned.update(|count| count + 1);
             if visit(seq, self.ids[storage as usize].as_str(), hash(seq)).is_break() {
                 break;
             }
         }
-        self.scanned_at_once_max = self.scanned_at_once_max.max(self.scanned - before);
+        self.scanned_at_once_max.update(|most| most.max(self.scanned.get() - before));
         Ok(())
     }
 
     fn values(
-        &mut self,
+        &self,
         _: &[Seq],
         _: usize,
         _: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
@@ -114,21 +123,22 @@ fn a_scan_that_found_nearly_all_does_not_look_for_the_last_through_the_whole_log
             Direction::NewestFirst => LAST - NEAR..LAST,
         };
         events[near].fill(0);
-        let mut log = Log::new(selected as u32 + 1, events);
+        let log = Log::new(selected as u32 + 1, events);
         for most in [NEAR + 1, 2 * NEAR] {
-            (log.scanned, log.looked_up) = (0, 0);
+            log.reset();
             let gathering = Gathering::new(direction, most, LAST as Seq);
-            gather(&mut log, &vec![0; selected], &|_| false, gathering);
+            gather(&log, &vec![0; selected], &|_| false, gathering);
             let walk = selected * LOOK_UP_EVENTS;
-            assert!(log.scanned <= 2 * walk + SCANNED_EVENTS, "{} were scanned", log.scanned);
-            assert!(log.looked_up > 0);
+            let scanned = log.scanned.get();
+            assert!(scanned <= 2 * walk + SCANNED_EVENTS, "{scanned} were scanned");
+            assert!(log.looked_up.get() > 0);
         }
     }
 }
 
 /// Of the storages `0..afters.len()`, each past its own event; what `leaves_out` names is left out.
 fn gather(
-    log: &mut Log,
+    log: &Log,
     afters: &[Seq],
     leaves_out: &dyn Fn(&Hash) -> bool,
     mut gathering: Gathering,
@@ -166,7 +176,7 @@ fn what_is_gathered_is_what_a_naive_search_finds() {
         let storages = selected as u64 + others;
         let last = random.below(12_000);
         let events = (0..last).map(|_| random.below(storages) as u32).collect();
-        let mut log = Log::new(storages as u32, events);
+        let log = Log::new(storages as u32, events);
         let start = random.below(last + 1);
         let afters: Vec<Seq> = (0..selected)
             .map(|_| if random.below(3) == 0 { random.below(last + 1) } else { start })
@@ -188,9 +198,9 @@ fn what_is_gathered_is_what_a_naive_search_finds() {
             expected.retain(|(seq, _)| !leaves_out(&hash(*seq)));
             expected.truncate(most);
 
-            (log.scanned, log.scanned_at_once_max, log.looked_up) = (0, 0, 0);
+            log.reset();
             let gathering = Gathering::new(direction, most, to);
-            let gathering = gather(&mut log, &afters, &leaves_out, gathering);
+            let gathering = gather(&log, &afters, &leaves_out, gathering);
             let what = format!("round {round}, {direction:?}");
             assert_eq!(gathering.is_full(), expected.len() == most, "{what}");
             if direction == Direction::NewestFirst || !gathering.is_full() {
@@ -198,8 +208,8 @@ fn what_is_gathered_is_what_a_naive_search_finds() {
                 assert_eq!(gathering.newest(), newest, "{what}");
             }
             assert_eq!(gathering.into_found(), expected, "{what}");
-            assert!(log.scanned_at_once_max <= SCANNED_EVENTS, "{what}");
-            match (log.scanned > 0, log.looked_up > 0) {
+            assert!(log.scanned_at_once_max.get() <= SCANNED_EVENTS, "{what}");
+            match (log.scanned.get() > 0, log.looked_up.get() > 0) {
                 (true, true) => both += 1,
                 (false, true) => walks += 1,
                 (_, false) => scans += 1,
@@ -233,12 +243,13 @@ fn the_log_is_scanned_where_that_is_less() {
             let mut random = Random(2);
             let storages = SELECTED + others;
             let events = (0..LAST).map(|_| random.below(storages) as u32).collect();
-            let mut log = Log::new(storages as u32, events);
+            let log = Log::new(storages as u32, events);
             let gathering = Gathering::new(direction, most, LAST);
-            gather(&mut log, &[after; SELECTED as usize], &|_| false, gathering);
+            gather(&log, &[after; SELECTED as usize], &|_| false, gathering);
             let what = format!("{most} of {others} others past {after}, {direction:?}");
-            assert!(log.scanned <= scanned_max, "{what}: {} were scanned", log.scanned);
-            assert_eq!(log.looked_up > 0, looked_up, "{what}");
+            let scanned = log.scanned.get();
+            assert!(scanned <= scanned_max, "{what}: {scanned} were scanned");
+            assert_eq!(log.looked_up.get() > 0, looked_up, "{what}");
         }
     }
 }

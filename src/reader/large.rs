@@ -54,7 +54,7 @@ impl Reader {
             source: &|place| reading.source(place, floor),
             leaves_out: &|found| reading.leaves_out(found),
         };
-        if gathering.step(&mut *self.log, &storages)? {
+        if gathering.step(&*self.log, &storages)? {
             return Ok(Followed::Slice(gathering));
         }
         let (full, newest) = (gathering.is_full(), gathering.newest());
@@ -87,7 +87,7 @@ impl Reader {
         mut gathering: Box<Gathering>,
         out: &mut Vec<u8>,
     ) -> Result<Followed, StoreError> {
-        if plan.look_past(plan.after, &mut *self.log, &mut gathering)? {
+        if plan.look_past(plan.after, &*self.log, &mut gathering)? {
             return Ok(Followed::Slice(gathering));
         }
         Ok(self.end_opening(plan, gathering.newest(), to, out))

@@ -52,13 +52,13 @@ impl ReadLog for Log {
 
     fn end(&mut self) {}
 
-    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+    fn survey(&self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
         let seqs = self.of(id, to);
         Ok(Survey { count: seqs.len() as u64, last: seqs.last().copied().unwrap_or(0) })
     }
 
     fn find(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         direction: Direction,
@@ -86,7 +86,7 @@ impl ReadLog for Log {
     }
 
     fn scan(
-        &mut self,
+        &self,
         after: Seq,
         to: Seq,
         direction: Direction,
@@ -107,7 +107,7 @@ impl ReadLog for Log {
     }
 
     fn values(
-        &mut self,
+        &self,
         seqs: &[Seq],
         bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,

@@ -128,13 +128,13 @@ pub trait ReadLog: Send {
     fn end(&mut self);
 
     /// What the storage holds at or below `to`.
-    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError>;
+    fn survey(&self, id: &Id, to: Seq) -> Result<Survey, StoreError>;
 
     /// Visits the events of all sources with `after < seq <= to` in `seq` order over all of them,
     /// until the visitor breaks. Sources name different storages. Memory does not grow with the
     /// number of events, only with that of the sources.
     fn find(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         direction: Direction,
@@ -144,7 +144,7 @@ pub trait ReadLog: Send {
     /// Visits every event with `after < seq <= to`, whatever its storage, in `seq` order, until the
     /// visitor breaks: its `seq`, its storage's identifier, its hash.
     fn scan(
-        &mut self,
+        &self,
         after: Seq,
         to: Seq,
         direction: Direction,
@@ -155,7 +155,7 @@ pub trait ReadLog: Send {
     /// breaks or one is longer than `bytes_max`, which costs nothing then; with each, its place in
     /// `seqs`. Returns how many went before that.
     fn values(
-        &mut self,
+        &self,
         seqs: &[Seq],
         bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,

@@ -102,9 +102,9 @@ pub(crate) fn check(db: &Path, told: &Told, what: &str) {
     assert!(begun.iter().all(|seq| *seq <= opened.last), "{what}: the log went back: {begun:?}");
     let mut reader = sqlite::open_reader(db).unwrap_or_else(|error| panic!("{what}: {error}"));
     reader.begin().unwrap_or_else(|error| panic!("{what}: {error}"));
-    let stored = stored(&mut *reader, opened.last, what);
-    check_told(&mut *reader, &stored, told, what);
-    check_indexes(&mut *reader, &stored, opened.last, what);
+    let stored = stored(&*reader, opened.last, what);
+    check_told(&*reader, &stored, told, what);
+    check_indexes(&*reader, &stored, opened.last, what);
     reader.end();
     drop(reader);
     check_repeats(opened, told, what);
@@ -116,7 +116,7 @@ pub(crate) fn check(db: &Path, told: &Told, what: &str) {
 }
 
 /// Events are numbered from 1 without a gap, and no value stands twice in its storage.
-fn stored(reader: &mut dyn ReadLog, last: Seq, what: &str) -> Stored {
+fn stored(reader: &dyn ReadLog, last: Seq, what: &str) -> Stored {
     let mut stored = Stored { events: Vec::new(), storages: BTreeMap::new() };
     let mut once = BTreeSet::new();
     let scanned = reader.scan(0, last, Direction::OldestFirst, &mut |seq, id, hash| {
@@ -132,7 +132,7 @@ fn stored(reader: &mut dyn ReadLog, last: Seq, what: &str) -> Stored {
 }
 
 /// What was told stands where it was told to; what was refused stands nowhere.
-fn check_told(reader: &mut dyn ReadLog, stored: &Stored, told: &Told, what: &str) {
+fn check_told(reader: &dyn ReadLog, stored: &Stored, told: &Told, what: &str) {
     for (&seq, (id, _)) in &told.events {
         let there = stored.events.get(seq as usize - 1);
         assert_eq!(there.map(|(id, _)| id), Some(id), "{what}: {seq} was told");
@@ -156,7 +156,7 @@ fn check_told(reader: &mut dyn ReadLog, stored: &Stored, told: &Told, what: &str
 }
 
 /// What is found through the indexes, in both directions, is what the log says.
-fn check_indexes(reader: &mut dyn ReadLog, stored: &Stored, last: Seq, what: &str) {
+fn check_indexes(reader: &dyn ReadLog, stored: &Stored, last: Seq, what: &str) {
     for (name, events) in &stored.storages {
         let id = Id::new(name).expect("the store takes no other names");
         let expected = Survey { count: events.len() as u64, last: events[events.len() - 1].0 };

@@ -125,7 +125,7 @@ impl ReadLog for Reader {
         }
     }
 
-    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+    fn survey(&self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
         let storage = id.key();
         let mut survey = Survey::default();
         for segment in self.segments.iter().take_while(|segment| segment.first <= to) {
@@ -142,7 +142,7 @@ impl ReadLog for Reader {
     }
 
     fn find(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         direction: Direction,
@@ -156,7 +156,7 @@ impl ReadLog for Reader {
     }
 
     fn scan(
-        &mut self,
+        &self,
         after: Seq,
         to: Seq,
         direction: Direction,
@@ -183,7 +183,7 @@ impl ReadLog for Reader {
     }
 
     fn values(
-        &mut self,
+        &self,
         seqs: &[Seq],
         bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,

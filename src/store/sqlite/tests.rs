@@ -171,7 +171,7 @@ fn commit_both(log: &mut dyn WriteLog, model: &mut Model, batches: &[(Id, Vec<Ne
 }
 
 fn find(
-    reader: &mut dyn ReadLog,
+    reader: &dyn ReadLog,
     sources: &[Source<'_>],
     to: Seq,
     direction: Direction,
@@ -210,13 +210,7 @@ fn check_reader(reader: &mut dyn ReadLog, model: &Model, random: &mut Random) {
     reader.end();
 }
 
-fn check_find(
-    reader: &mut dyn ReadLog,
-    model: &Model,
-    sources: &[Source<'_>],
-    to: Seq,
-    limit: usize,
-) {
+fn check_find(reader: &dyn ReadLog, model: &Model, sources: &[Source<'_>], to: Seq, limit: usize) {
     let mut expected = model.found(sources, to);
     assert_eq!(find(reader, sources, to, Direction::OldestFirst, usize::MAX), expected);
     let some = &expected[..limit.min(expected.len())];
@@ -228,7 +222,7 @@ fn check_find(
     assert_eq!(find(reader, sources, to, Direction::NewestFirst, limit), some);
 }
 
-fn check_values(reader: &mut dyn ReadLog, model: &Model, found: &[Found]) {
+fn check_values(reader: &dyn ReadLog, model: &Model, found: &[Found]) {
     let seqs: Vec<Seq> = found.iter().map(|found| found.seq).collect();
     let mut visited = 0;
     let kept = reader
@@ -386,7 +380,7 @@ fn a_view_stays_as_it_was_while_appends_go_on() {
         }
         let (id, last) = (id(0), before.events.len() as Seq);
         assert_eq!(reader.survey(&id, Seq::MAX).unwrap(), before.survey(&id, Seq::MAX));
-        check_find(&mut *reader, &before, &[Source { id: &id, after: 0 }], last, 7);
+        check_find(&*reader, &before, &[Source { id: &id, after: 0 }], last, 7);
         reader.end();
     }
     check_reader(&mut *reader, &model, &mut random);

@@ -170,13 +170,13 @@ impl ReadLog for Reader {
 
     fn end(&mut self) {}
 
-    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+    fn survey(&self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
         let record = &self.shared.lock().record;
         Ok(Survey { count: record.count(id.as_str(), to), last: record.last_of(id.as_str(), to) })
     }
 
     fn find(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         direction: Direction,
@@ -191,7 +191,7 @@ impl ReadLog for Reader {
     }
 
     fn scan(
-        &mut self,
+        &self,
         after: Seq,
         to: Seq,
         direction: Direction,
@@ -208,7 +208,7 @@ impl ReadLog for Reader {
     }
 
     fn values(
-        &mut self,
+        &self,
         seqs: &[Seq],
         bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,

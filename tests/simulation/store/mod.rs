@@ -280,9 +280,9 @@ struct Read {
 }
 
 impl Read {
-    fn try_it(&mut self) -> Result<&mut dyn ReadLog, StoreError> {
+    fn try_it(&self) -> Result<&dyn ReadLog, StoreError> {
         self.shared.lock().sabotage.fails_read()?;
-        Ok(&mut *self.log)
+        Ok(&*self.log)
     }
 
     /// Nobody asks for what is not durable: it would be visible before.
@@ -293,20 +293,21 @@ impl Read {
 
 impl ReadLog for Read {
     fn begin(&mut self) -> Result<(), StoreError> {
-        self.try_it()?.begin()
+        self.shared.lock().sabotage.fails_read()?;
+        self.log.begin()
     }
 
     fn end(&mut self) {
         self.log.end();
     }
 
-    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+    fn survey(&self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
         self.durable(to);
         self.try_it()?.survey(id, to)
     }
 
     fn find(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         direction: Direction,
@@ -317,7 +318,7 @@ impl ReadLog for Read {
     }
 
     fn scan(
-        &mut self,
+        &self,
         after: Seq,
         to: Seq,
         direction: Direction,
@@ -328,7 +329,7 @@ impl ReadLog for Read {
     }
 
     fn values(
-        &mut self,
+        &self,
         seqs: &[Seq],
         bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,

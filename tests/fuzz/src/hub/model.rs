@@ -169,14 +169,14 @@ impl ReadLog for ModelReader {
 
     fn end(&mut self) {}
 
-    fn survey(&mut self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
+    fn survey(&self, id: &Id, to: Seq) -> Result<Survey, StoreError> {
         let found = self.matching(&[Source { id, after: 0 }], to);
         let last = found.last().map_or(0, |found| found.seq);
         Ok(Survey { count: found.len() as u64, last })
     }
 
     fn find(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         direction: Direction,
@@ -191,7 +191,7 @@ impl ReadLog for ModelReader {
     }
 
     fn scan(
-        &mut self,
+        &self,
         after: Seq,
         to: Seq,
         direction: Direction,
@@ -210,7 +210,7 @@ impl ReadLog for ModelReader {
     }
 
     fn values(
-        &mut self,
+        &self,
         seqs: &[Seq],
         bytes_max: usize,
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
