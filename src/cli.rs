@@ -157,7 +157,7 @@ fn set(settings: &mut Settings, flag: &str, value: &str, source: &str) -> Result
                 number(value, 1, config::BODIES_BYTES_LARGE_MAX).map_err(|e| wrong(&e))?;
         }
         "outbox-bytes-max" => {
-            let least = config::OUTBOX_LOW_BYTES + config::PAGE_BYTES;
+            let least = config::OUTBOX_LOW_BYTES + config::GATHERED_PAGE_BYTES;
             settings.outbox_bytes_max = number(value, least, 1 << 30).map_err(|e| wrong(&e))?;
         }
         "connections-max" => {

@@ -110,12 +110,16 @@ pub const OUTBOXES_BYTES_MAX: usize = 256 * MIB;
 /// Events of one append go to their subscribers in frames of this size, unless one event is larger:
 /// each frame costs every subscriber a step of the loop.
 pub const FRAME_BYTES: usize = 16 * KIB;
-/// What a reader encodes in one page, unless one event is larger than that.
-pub const PAGE_BYTES: usize = 128 * KIB;
+/// What a reader encodes in one page, unless one event is larger than that: of twice as much the
+/// allocator gives the memory back to the system each time, and it is out of the processor's cache.
+pub const PAGE_BYTES: usize = 64 * KIB;
+/// The same of a stream's page of a large selection, whose events cost much to look for.
+pub const GATHERED_PAGE_BYTES: usize = 96 * KIB;
 /// First pages that are made in one view of the log, unless they come to the bytes of one before.
 pub const VIEW_PAGES_MAX: usize = 16;
-/// Events looked at for one page.
-pub const PAGE_EVENTS_MAX: usize = 4_096;
+/// Events of a page whose values are looked up by one query. The last of them may be found in vain, as the
+/// page is full before.
+pub const VALUES_TOGETHER: usize = 128;
 /// Hashes that are put to a filter in one slice of a reader's work: about 3 ms.
 pub const SCAN_EVENTS: usize = 16_384;
 /// Comparisons and preparations of filtered reads under way; beyond it a request is a 503.
@@ -127,8 +131,9 @@ pub const OWN_FILTER_HASHES_BYTES_MAX: usize = 6 * MIB;
 /// The hot cache, and what one storage may take of it.
 pub const HOT_BYTES_MAX: usize = 16 * MIB;
 pub const HOT_ENTRY_BYTES_MAX: usize = 64 * KIB;
-/// A reply is made from the hot cache for so many storages at most.
+/// A reply is made from the hot cache for so many storages at most, and so large.
 pub const HOT_ITEMS_MAX: usize = 64;
+pub const HOT_REPLY_BYTES_MAX: usize = 128 * KIB;
 /// Storages of which one page is made at most: each costs look-ups, however few events it has. A
 /// selection of more is a large one.
 pub const PAGE_ITEMS_MAX: usize = 100;
@@ -142,8 +147,8 @@ pub const LOOK_UP_EVENTS: usize = 3;
 pub const GATHERED_EVENTS_MAX: usize = 1_024;
 /// What an event takes while its page, or the window it begins or ends, is being looked for.
 const GATHERED_EVENT_BYTES: usize = 16;
-/// A further page is asked for once no more than this is queued.
-pub const OUTBOX_LOW_BYTES: usize = 64 * KIB;
+/// A further page is asked for once no more than this is queued: while the last one is written.
+pub const OUTBOX_LOW_BYTES: usize = 96 * KIB;
 
 pub const HEAD_TIMEOUT: u64 = 10_000;
 pub const BODY_STALL_TIMEOUT: u64 = 10_000;
@@ -279,7 +284,13 @@ const _: () = {
         VIEW_PAGES_MAX <= ANSWERS_MAX,
         "a view does not wait for the loop, but for its own pages"
     );
-    assert!(OUTBOX_LOW_BYTES + PAGE_BYTES <= OUTBOX_BYTES_MAX, "a page fits when it is asked for");
+    assert!(PAGE_BYTES <= OUTBOX_LOW_BYTES, "a page is asked for while one is queued");
+    assert!(PAGE_BYTES <= GATHERED_PAGE_BYTES, "what costs much to look for is worth a large page");
+    assert!(
+        OUTBOX_LOW_BYTES + GATHERED_PAGE_BYTES <= OUTBOX_BYTES_MAX,
+        "a page fits when it is asked for"
+    );
+    assert!(HOT_REPLY_BYTES_MAX <= OUTBOX_BYTES_MAX, "a reply from the hot cache fits");
     assert!(
         GATHERED_EVENTS_MAX <= WINDOW_EVENTS_MAX as usize,
         "a window's events are the most gathered"
@@ -340,7 +351,7 @@ impl Default for Settings {
 pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     // As JSON a character may take six bytes.
     let largest_event = 6 * settings.value_bytes_max + 6 * ID_BYTES_MAX + KIB;
-    let largest_page = PAGE_BYTES + largest_event;
+    let largest_page = GATHERED_PAGE_BYTES + largest_event;
     let connections = settings.connections_max.saturating_add(CONNECTIONS_OVERFLOW);
     // What came for a connection and has no other place is in one buffer, that of the loop.
     let connections = connections.saturating_mul(CONNECTION_BYTES).saturating_add(TURN_BYTES_MAX);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::config::{
-    HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_EVENTS_MAX, PAGE_ITEMS_MAX, SCAN_EVENTS,
+    GATHERED_PAGE_BYTES, HOT_ENTRY_BYTES_MAX, PAGE_BYTES, PAGE_ITEMS_MAX, SCAN_EVENTS,
     SYNCED_ITEMS_MAX, VIEW_PAGES_MAX,
 };
 use crate::event::{Cursor, Epoch, Seq};
@@ -26,10 +26,8 @@ use crate::selection::Window;
 use crate::sse;
 use crate::store::{Direction, Found, ReadLog, Source, StoreError};
 
+mod events;
 mod large;
-
-/// The shortest event as JSON, with the comma after it.
-const EVENT_BYTES_MIN: usize = r#"{"seq":1,"value":""},"#.len();
 
 pub struct Reader {
     log: Box<dyn ReadLog>,
@@ -110,9 +108,10 @@ impl Reader {
                 Read::Prepared { asker, prepared }
             }
             ToReader::Follow { slot, reading, from, to, gathering } => {
-                let mut frames = new_page();
+                let large = reading.is_large();
+                let mut frames = new_page(if large { GATHERED_PAGE_BYTES } else { PAGE_BYTES });
                 let page = match begun {
-                    Ok(()) if reading.is_large() => {
+                    Ok(()) if large => {
                         self.large_frames_page(&reading, from, to, gathering, &mut frames)
                     }
                     Ok(()) => self.frames_page(&reading, from, to, &mut frames),
@@ -134,7 +133,7 @@ impl Reader {
     }
 
     fn open(
-        &mut self,
+        &self,
         plan: Arc<ReadPlan>,
         to: Seq,
         unless: &[Seq],
@@ -150,49 +149,40 @@ impl Reader {
         let start = self.start(&plan, to, last, end)?;
         let mut body = Vec::with_capacity(1024);
         json::write_reply_start(&mut body, plan.reset);
-        let next = self.json_page(&plan, start, Room::first(), &mut body)?;
+        let next = self.json_page(&plan, start, Room::first(PAGE_BYTES), &mut body)?;
         let next = next.map(|position| NextPage::Read { plan, position });
         Ok(FirstPage { last, body, next })
     }
 
     fn next_page(&mut self, page: NextPage) -> Result<(Vec<u8>, Option<NextPage>), StoreError> {
-        let mut body = new_page();
+        let mut body = new_page(PAGE_BYTES);
         match page {
             NextPage::Read { plan, position } => {
                 let next = self.json_page(&plan, position, Room::further(), &mut body)?;
                 Ok((body, next.map(|position| NextPage::Read { plan, position })))
             }
             NextPage::Compare(mut comparing) => {
-                let more =
-                    comparing.step(&*self.log, self.epoch, &mut *self.random, &mut body)?;
+                let more = comparing.step(&*self.log, self.epoch, &mut *self.random, &mut body)?;
                 Ok((body, more.then_some(NextPage::Compare(comparing))))
             }
         }
     }
 
     /// A storage's events, unless they are more than an entry of the hot cache may take.
-    fn whole(&mut self, id: &Id, to: Seq) -> Result<Option<Encoded>, StoreError> {
-        const EVENTS_MAX: usize = HOT_ENTRY_BYTES_MAX / EVENT_BYTES_MIN;
-        let mut seqs = Vec::new();
+    fn whole(&self, id: &Id, to: Seq) -> Result<Option<Encoded>, StoreError> {
         let source = [Source { id, after: 0 }];
-        self.log.find(&source, to, Direction::OldestFirst, &mut |found| {
-            seqs.push(found.seq);
-            if seqs.len() > EVENTS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        if seqs.len() > EVENTS_MAX {
-            return Ok(None);
-        }
+        let mut room = Room { events: usize::MAX, bytes: HOT_ENTRY_BYTES_MAX };
         let mut events = Encoded::default();
-        let kept = self.log.values(&seqs, HOT_ENTRY_BYTES_MAX, &mut |place, value| {
-            events.push(seqs[place], value);
+        let page = self.visit(&source, to, &|_| false, &mut room, &mut |_, seq, value| {
+            events.push(seq, value);
             let full = events.bytes() > HOT_ENTRY_BYTES_MAX;
             if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok((kept == seqs.len()).then_some(events))
+        Ok(matches!(page, Page::Whole).then_some(events))
     }
 
     /// The last `seq` among all events of the plan's storages.
-    fn last(&mut self, plan: &ReadPlan, to: Seq) -> Result<Seq, StoreError> {
+    fn last(&self, plan: &ReadPlan, to: Seq) -> Result<Seq, StoreError> {
         let mut last = 0;
         for item in &plan.items {
             last = last.max(self.log.survey(&item.id, to)?.last);
@@ -202,7 +192,7 @@ impl Reader {
 
     /// Where a JSON reply starts, and what it will end with.
     fn start(
-        &mut self,
+        &self,
         plan: &ReadPlan,
         to: Seq,
         last: Seq,
@@ -231,7 +221,7 @@ impl Reader {
     }
 
     /// The `seq` of the event that `limit` ends at; `None` when no event stands past that.
-    fn oldest(&mut self, plan: &ReadPlan, to: Seq, limit: u32) -> Result<Option<Seq>, StoreError> {
+    fn oldest(&self, plan: &ReadPlan, to: Seq, limit: u32) -> Result<Option<Seq>, StoreError> {
         let mut left = limit;
         let mut ends_at = 0;
         let mut more = false;
@@ -248,7 +238,7 @@ impl Reader {
     }
 
     /// The newest `limit` events are those past this.
-    fn floor(&mut self, plan: &ReadPlan, to: Seq, limit: u32) -> Result<Seq, StoreError> {
+    fn floor(&self, plan: &ReadPlan, to: Seq, limit: u32) -> Result<Seq, StoreError> {
         if limit == 0 {
             return Ok(to);
         }
@@ -267,7 +257,7 @@ impl Reader {
 
     /// Writes items from `position` on until the page is full or the reply complete.
     fn json_page(
-        &mut self,
+        &self,
         plan: &ReadPlan,
         mut position: Position,
         mut room: Room,
@@ -308,13 +298,13 @@ impl Reader {
 
     /// Writes a stream's events, and `synced` where it ends them.
     fn frames_page(
-        &mut self,
+        &self,
         reading: &Reading,
         from: From,
         to: Seq,
         out: &mut Vec<u8>,
     ) -> Result<Followed, StoreError> {
-        let (floor, room) = (from.floor(), Room::of(from));
+        let (floor, room) = (from.floor(), Room::of(from, PAGE_BYTES));
         match reading {
             Reading::Following(ids) => {
                 let source = |id| Source { id, after: floor };
@@ -339,7 +329,7 @@ impl Reader {
     }
 
     fn frames(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         leaves_out: &dyn Fn(&Found) -> bool,
@@ -362,12 +352,7 @@ impl Reader {
         self.page(sources, to, leaves_out, &mut room, out, &mut write)
     }
 
-    fn write_synced(
-        &mut self,
-        plan: &ReadPlan,
-        to: Seq,
-        out: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
+    fn write_synced(&self, plan: &ReadPlan, to: Seq, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let listed = plan.items.len() <= SYNCED_ITEMS_MAX;
         let mut items = Vec::new();
         let mut last = plan.after;
@@ -382,9 +367,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Finds events, less those that are left out, and writes them until the page is full.
+    /// Writes events, less those that are left out, until the page is full.
     fn page(
-        &mut self,
+        &self,
         sources: &[Source<'_>],
         to: Seq,
         leaves_out: &dyn Fn(&Found) -> bool,
@@ -392,33 +377,14 @@ impl Reader {
         out: &mut Vec<u8>,
         write: &mut WriteEvent<'_>,
     ) -> Result<Page, StoreError> {
-        let mut places: Vec<usize> = Vec::new();
-        let mut seqs: Vec<Seq> = Vec::new();
-        let mut end = Page::Whole;
-        self.log.find(sources, to, Direction::OldestFirst, &mut |found| {
-            if !leaves_out(&found) {
-                places.push(found.source);
-                seqs.push(found.seq);
-            }
-            room.events -= 1;
-            if seqs.len() == PAGE_EVENTS_MAX || room.events == 0 {
-                end = Page::Cut(found.seq);
+        let bytes_max = room.bytes;
+        self.visit(sources, to, leaves_out, room, &mut |source, seq, value| {
+            if out.len() >= PAGE_BYTES || out.len() + value.len() > bytes_max {
                 return ControlFlow::Break(());
             }
+            write(out, source, seq, value);
             ControlFlow::Continue(())
-        })?;
-        let written = self.log.values(&seqs, room.bytes, &mut |place, value| {
-            if out.len() >= PAGE_BYTES || out.len() + value.len() > room.bytes {
-                return ControlFlow::Break(());
-            }
-            write(out, places[place], seqs[place], value);
-            ControlFlow::Continue(())
-        })?;
-        if written < seqs.len() {
-            let start = || sources.iter().map(|source| source.after).min().unwrap_or(0);
-            end = Page::Cut(written.checked_sub(1).map_or_else(start, |before| seqs[before]));
-        }
-        Ok(end)
+        })
     }
 
     fn cursor(&self, seq: Seq) -> Cursor {
@@ -428,8 +394,8 @@ impl Reader {
 
 /// Most pages fit: one that doubles instead, and is then fitted, leaves holes that no other fits into,
 /// 20 MiB of them after a million events.
-fn new_page() -> Vec<u8> {
-    Vec::with_capacity(PAGE_BYTES + PAGE_BYTES / 8)
+fn new_page(bytes: usize) -> Vec<u8> {
+    Vec::with_capacity(bytes + bytes / 8)
 }
 
 /// What waits for the loop, or in an outbox, counts by what is in it: a page that grew takes no more.
@@ -458,17 +424,17 @@ struct Room {
 }
 
 impl Room {
-    /// What a stream's page may.
-    fn of(from: From) -> Room {
+    /// What a stream's page of so many bytes may.
+    fn of(from: From, bytes: usize) -> Room {
         match from {
-            From::Plan | From::Live(_) => Room::first(),
+            From::Plan | From::Live(_) => Room::first(bytes),
             From::Opening(_) | From::Behind(_) => Room::further(),
         }
     }
 
     /// A first page costs little, whatever it is of: others wait for theirs.
-    fn first() -> Room {
-        Room { events: SCAN_EVENTS, bytes: PAGE_BYTES }
+    fn first(bytes: usize) -> Room {
+        Room { events: SCAN_EVENTS, bytes }
     }
 
     /// A further page has an event, however long that is.

@@ -106,8 +106,8 @@ impl Hub {
                 Window::Oldest(_) | Window::All => {}
             }
             let json = events.slice(places);
-            if place > 0 && body.len() + json.len() > config::PAGE_BYTES {
-                // More than a page is sent by pages, as the peer takes them.
+            if place > 0 && body.len() + json.len() > config::HOT_REPLY_BYTES_MAX {
+                // More than that is sent by pages, as the peer takes them.
                 return None;
             }
             json::write_item_start(&mut body, place, item.id.as_str(), events.count() as u64);

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::{Followed, Reader, Room};
-use crate::config::{GATHERED_EVENTS_MAX, PAGE_BYTES};
+use crate::config::{GATHERED_EVENTS_MAX, GATHERED_PAGE_BYTES};
 use crate::event::Seq;
 use crate::gather::{Gathering, Storages};
 use crate::json;
@@ -18,7 +18,7 @@ impl Reader {
     /// One slice of the search for the page's events, or for the newest of all, which `synced` names;
     /// and the page, once that is over.
     pub(super) fn large_frames_page(
-        &mut self,
+        &self,
         reading: &Reading,
         from: From,
         to: Seq,
@@ -38,7 +38,7 @@ impl Reader {
     }
 
     fn look_for_events(
-        &mut self,
+        &self,
         reading: &Reading,
         from: From,
         to: Seq,
@@ -59,7 +59,8 @@ impl Reader {
         }
         let (full, newest) = (gathering.is_full(), gathering.newest());
         let found = gathering.into_found();
-        let written = self.write_found(reading, &found, Room::of(from), out)?;
+        let written =
+            self.write_found(reading, &found, Room::of(from, GATHERED_PAGE_BYTES), out)?;
         let whole = written == found.len() && !full;
         let up_to = written.checked_sub(1).map_or(floor, |place| found[place].0);
         match reading {
@@ -81,7 +82,7 @@ impl Reader {
     }
 
     fn look_for_newest(
-        &mut self,
+        &self,
         plan: &ReadPlan,
         to: Seq,
         mut gathering: Box<Gathering>,
@@ -101,7 +102,7 @@ impl Reader {
 
     /// Writes what there is room for, and returns how many events that is.
     fn write_found(
-        &mut self,
+        &self,
         reading: &Reading,
         found: &[(Seq, usize)],
         room: Room,
@@ -110,7 +111,7 @@ impl Reader {
         let epoch = self.epoch;
         let seqs: Vec<Seq> = found.iter().map(|(seq, _)| *seq).collect();
         self.log.values(&seqs, room.bytes, &mut |place, value| {
-            if out.len() >= PAGE_BYTES || out.len() + value.len() > room.bytes {
+            if out.len() >= GATHERED_PAGE_BYTES || out.len() + value.len() > room.bytes {
                 return ControlFlow::Break(());
             }
             let (seq, storage) = found[place];

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use serde_json::Value;
 
-use crate::config::{GATHERED_STORAGES, SCANNED_EVENTS, VALUE_BYTES_MAX};
+use crate::config::{GATHERED_STORAGES, SCANNED_EVENTS, VALUE_BYTES_MAX, VALUES_TOGETHER};
 use crate::event::Hash;
 use crate::filter::InverseBloom;
 use crate::message::{Asker, Token};
@@ -311,6 +311,31 @@ fn what_a_page_looks_at_is_bounded_over_all_its_items() {
     assert_eq!(found.load(Ordering::Relaxed), to as usize, "each event is looked at once");
     assert_eq!(pages.len(), 1 + to as usize / SCAN_EVENTS, "a slice of them for each page");
     assert!(!pages.concat().contains("value"), "the client has them all");
+}
+
+#[test]
+fn a_page_is_looked_for_little_further_than_it_goes() {
+    const EVENTS: usize = 2_000;
+    let value = "v".repeat(200);
+    let log = || Log { events: vec![(id("a"), value.clone()); EVENTS], ..Log::default() };
+    let plan = plan(vec![whole("a")]);
+    let check = |most: usize, read: &mut dyn FnMut(&mut Reader) -> usize| {
+        let log = log();
+        let found = Arc::clone(&log.found);
+        let pages = read(&mut reader(log));
+        let (found, most) = (found.load(Ordering::Relaxed), most + pages * VALUES_TOGETHER);
+        assert!(found <= most, "{found} for {pages} pages");
+    };
+    let to = EVENTS as Seq;
+    check(EVENTS, &mut |reader| reply(reader, &plan, to, None).len());
+    check(EVENTS, &mut |reader| frames(reader, &Reading::Opening(Arc::clone(&plan)), to).len());
+    check(EVENTS, &mut |reader| frames(reader, &Reading::Following(plan.ids()), to).len());
+    // What is too large for the hot cache.
+    check(HOT_ENTRY_BYTES_MAX / value.len(), &mut |reader| {
+        let filled = one(reader, ToReader::Fill { token: TOKEN, id: id("a"), to });
+        assert!(matches!(filled, Read::Filled { events: Ok(None), .. }));
+        1
+    });
 }
 
 #[test]
