@@ -18,10 +18,10 @@ SUBSCRIBERS_MAX = 19_000
 SMALL_BODY_BYTES = 128
 VALUES_A_FILL = 100
 MANY_STORAGES = 1_000
-# How often a server is asked for its gauges while it is measured, and for how much of the begin and
-# of the end of that their largest are told.
+# How often a server is asked for its gauges while it is measured, and how long each part of that
+# is, about, whose largest are told; a short one has two parts.
 GAUGES_SECONDS = 0.1
-GAUGES_WINDOW_SECONDS = 10
+GAUGES_PART_SECONDS = 10
 # Beside wrk's --timeout: nothing here takes as long.
 PATIENCE_SECONDS = 300
 
@@ -134,7 +134,7 @@ def append(kind, options, values=1, **flags):
 
 @contextlib.contextmanager
 def growth(server):
-    """Of rill: the largest log and backlog at the begin and at the end of what is done meanwhile."""
+    """Of rill: the largest log and backlog in each part of what is done meanwhile."""
     grown = {}
     if server.kind != "rill":
         yield grown
@@ -154,12 +154,12 @@ def growth(server):
         over.set()
         watching.join()
     first, last = seen[0][0], seen[-1][0]
-    window = min(GAUGES_WINDOW_SECONDS, (last - first) / 2)
-    begin = [one for one in seen if one[0] <= first + window]
-    end = [one for one in seen if one[0] >= last - window]
+    parts = max(2, round((last - first) / GAUGES_PART_SECONDS))
+    ends = [first + (last - first) * part / parts for part in range(parts + 1)]
     for place, name in ((1, "log_mib"), (2, "backlog")):
-        grown[f"{name}_at_first"] = max(one[place] for one in begin)
-        grown[f"{name}_at_last"] = max(one[place] for one in end)
+        for part, (begin, end) in enumerate(zip(ends, ends[1:]), 1):
+            within = [one[place] for one in seen if begin <= one[0] <= end]
+            grown[f"{name}_{part}_of_{parts}"] = max(within)
 
 
 def append_rows(options, storages):
