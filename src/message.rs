@@ -133,8 +133,9 @@ pub enum ToReader {
         /// Where the reply ends, if that was counted before.
         end: Option<Seq>,
     },
-    /// A small storage whole, for the hot cache, at `to`. Answered by `Filled`.
-    Fill { token: Token, id: Id, to: Seq },
+    /// The one storage of the plan whole, for the hot cache, at `to`; of a large one the first page, as
+    /// above. Answered by `Filled`.
+    Fill { token: Token, plan: Arc<ReadPlan>, to: Seq, unless: Vec<Seq> },
     /// A further page of it. Answered by `Paged`.
     Page { token: Token, page: NextPage },
     /// A slice of what a filtered read needs before its first page. Answered by `Prepared`.
@@ -313,6 +314,14 @@ pub struct FirstPage {
     pub next: Option<NextPage>,
 }
 
+/// What came of a storage that was read for the hot cache.
+#[derive(Debug)]
+pub enum Filling {
+    Whole(Encoded),
+    /// It is larger than an entry may be: the first page of the reply.
+    Large(FirstPage),
+}
+
 /// An answer, and the lane of what was asked.
 #[derive(Debug)]
 pub struct FromReader {
@@ -332,11 +341,10 @@ pub enum Read {
         token: Token,
         page: FirstPage,
     },
-    /// `None` where the storage is larger than an entry may be.
     Filled {
         token: Token,
         id: Id,
-        events: Result<Option<Encoded>, StoreError>,
+        filling: Result<Filling, StoreError>,
     },
     Paged {
         token: Token,
@@ -377,7 +385,8 @@ impl FromReader {
             Read::Opened { page, .. } => page.body.len(),
             Read::Paged { body, .. } => body.len(),
             Read::Followed { frames, .. } => frames.len(),
-            Read::Filled { events: Ok(Some(events)), .. } => events.bytes(),
+            Read::Filled { filling: Ok(Filling::Whole(events)), .. } => events.bytes(),
+            Read::Filled { filling: Ok(Filling::Large(page)), .. } => page.body.len(),
             _ => 0,
         }
     }
@@ -388,7 +397,7 @@ impl FromReader {
             &self.answer,
             Read::Failed { .. }
                 | Read::FollowFailed { .. }
-                | Read::Filled { events: Err(_), .. }
+                | Read::Filled { filling: Err(_), .. }
                 | Read::Prepared { prepared: Err(_), .. }
         )
     }

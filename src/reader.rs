@@ -15,16 +15,15 @@ use crate::config::{
 use crate::event::{Cursor, Epoch, Seq};
 use crate::gather::Gathering;
 use crate::hot::Encoded;
-use crate::id::Id;
 use crate::json;
 use crate::message::{
-    FirstPage, From, FromReader, Lane, NextPage, Position, Read, Reading, ToReader,
+    Filling, FirstPage, From, FromReader, Lane, NextPage, Position, Read, Reading, ToReader,
 };
 use crate::plan::ReadPlan;
 use crate::route::Limits;
 use crate::selection::Window;
 use crate::sse;
-use crate::store::{Direction, Found, ReadLog, Source, StoreError};
+use crate::store::{Direction, Found, ReadLog, Source, StoreError, Survey};
 
 mod events;
 mod large;
@@ -87,17 +86,18 @@ impl Reader {
         match request {
             ToReader::Parse { .. } => unreachable!("parsing needs no view of the log"),
             ToReader::Open { token, plan, to, unless, end } => {
-                match begun.and_then(|()| self.open(plan, to, &unless, end)) {
-                    Ok(FirstPage { last, body, next }) => {
-                        let page = FirstPage { last, body: fitted(body), next };
-                        Read::Opened { token, page }
-                    }
+                match begun.and_then(|()| self.open(plan, to, &unless, end, &Encoded::default())) {
+                    Ok(page) => Read::Opened { token, page },
                     Err(error) => Read::Failed { token, error },
                 }
             }
-            ToReader::Fill { token, id, to } => {
-                let events = begun.and_then(|()| self.whole(&id, to));
-                Read::Filled { token, id, events }
+            ToReader::Fill { token, plan, to, unless } => {
+                let id = plan.items[0].id.clone();
+                Read::Filled {
+                    token,
+                    id,
+                    filling: begun.and_then(|()| self.fill(plan, to, &unless)),
+                }
             }
             ToReader::Page { token, page } => match begun.and_then(|()| self.next_page(page)) {
                 Ok((body, next)) => Read::Paged { token, body: fitted(body), next },
@@ -138,27 +138,32 @@ impl Reader {
         to: Seq,
         unless: &[Seq],
         end: Option<Seq>,
+        read: &Encoded,
     ) -> Result<FirstPage, StoreError> {
-        let last = match plan.last {
-            Some(last) => last,
-            None => self.last(&plan, to)?,
+        let surveys = match plan.last {
+            Some(_) => Vec::new(),
+            None => self.surveys(&plan, to)?,
         };
+        let newest = || surveys.iter().map(|survey| survey.last).max().unwrap_or(0);
+        let last = plan.last.unwrap_or_else(newest);
         if unless.contains(&last) {
             return Ok(FirstPage { last, body: Vec::new(), next: None });
         }
         let start = self.start(&plan, to, last, end)?;
         let mut body = Vec::with_capacity(1024);
         json::write_reply_start(&mut body, plan.reset);
-        let next = self.json_page(&plan, start, Room::first(PAGE_BYTES), &mut body)?;
+        let start = write_read(&plan, start, &surveys, read, &mut body);
+        let room = Room::first(PAGE_BYTES);
+        let next = self.json_page(&plan, start, &surveys, room, &mut body)?;
         let next = next.map(|position| NextPage::Read { plan, position });
-        Ok(FirstPage { last, body, next })
+        Ok(FirstPage { last, body: fitted(body), next })
     }
 
     fn next_page(&mut self, page: NextPage) -> Result<(Vec<u8>, Option<NextPage>), StoreError> {
         let mut body = new_page(PAGE_BYTES);
         match page {
             NextPage::Read { plan, position } => {
-                let next = self.json_page(&plan, position, Room::further(), &mut body)?;
+                let next = self.json_page(&plan, position, &[], Room::further(), &mut body)?;
                 Ok((body, next.map(|position| NextPage::Read { plan, position })))
             }
             NextPage::Compare(mut comparing) => {
@@ -168,9 +173,10 @@ impl Reader {
         }
     }
 
-    /// A storage's events, unless they are more than an entry of the hot cache may take.
-    fn whole(&self, id: &Id, to: Seq) -> Result<Option<Encoded>, StoreError> {
-        let source = [Source { id, after: 0 }];
+    /// A storage's events for the hot cache; where they are more than an entry may take, a page with those
+    /// that were read.
+    fn fill(&self, plan: Arc<ReadPlan>, to: Seq, unless: &[Seq]) -> Result<Filling, StoreError> {
+        let source = [Source { id: &plan.items[0].id, after: 0 }];
         let mut room = Room { events: usize::MAX, bytes: HOT_ENTRY_BYTES_MAX };
         let mut events = Encoded::default();
         let page = self.visit(&source, to, &|_| false, &mut room, &mut |_, seq, value| {
@@ -178,16 +184,14 @@ impl Reader {
             let full = events.bytes() > HOT_ENTRY_BYTES_MAX;
             if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok(matches!(page, Page::Whole).then_some(events))
+        match page {
+            Page::Whole => Ok(Filling::Whole(events)),
+            Page::Cut(_) => self.open(plan, to, unless, None, &events).map(Filling::Large),
+        }
     }
 
-    /// The last `seq` among all events of the plan's storages.
-    fn last(&self, plan: &ReadPlan, to: Seq) -> Result<Seq, StoreError> {
-        let mut last = 0;
-        for item in &plan.items {
-            last = last.max(self.log.survey(&item.id, to)?.last);
-        }
-        Ok(last)
+    fn surveys(&self, plan: &ReadPlan, to: Seq) -> Result<Vec<Survey>, StoreError> {
+        plan.items.iter().map(|item| self.log.survey(&item.id, to)).collect()
     }
 
     /// Where a JSON reply starts, and what it will end with.
@@ -255,11 +259,13 @@ impl Reader {
         Ok(floor)
     }
 
-    /// Writes items from `position` on until the page is full or the reply complete.
+    /// Writes items from `position` on until the page is full or the reply complete. `surveys` are those
+    /// of the first items.
     fn json_page(
         &self,
         plan: &ReadPlan,
         mut position: Position,
+        surveys: &[Survey],
         mut room: Room,
         out: &mut Vec<u8>,
     ) -> Result<Option<Position>, StoreError> {
@@ -269,8 +275,11 @@ impl Reader {
                 return Ok(Some(position));
             }
             if !position.begun {
-                let count = self.log.survey(&item.id, position.visible)?.count;
-                json::write_item_start(out, position.item, item.id.as_str(), count);
+                let survey = match surveys.get(position.item) {
+                    Some(survey) => *survey,
+                    None => self.log.survey(&item.id, position.visible)?,
+                };
+                json::write_item_start(out, position.item, item.id.as_str(), survey.count);
                 position = Position { begun: true, comma: false, after: 0, ..position };
             }
             let after = item.after.max(position.floor).max(position.after);
@@ -390,6 +399,25 @@ impl Reader {
     fn cursor(&self, seq: Seq) -> Cursor {
         Cursor { seq, epoch: Some(self.epoch) }
     }
+}
+
+/// Begins the only item with those of its events that were read already, its oldest.
+fn write_read(
+    plan: &ReadPlan,
+    start: Position,
+    surveys: &[Survey],
+    read: &Encoded,
+    out: &mut Vec<u8>,
+) -> Position {
+    let ([item], [survey]) = (&*plan.items, surveys) else { return start };
+    let first = read.after(item.after.max(start.floor)).start;
+    let places = first..read.after(start.to).start.max(first);
+    if places.is_empty() {
+        return start;
+    }
+    json::write_item_start(out, 0, item.id.as_str(), survey.count);
+    out.extend_from_slice(read.slice(places.clone()));
+    Position { begun: true, comma: true, after: read.seq(places.end - 1), ..start }
 }
 
 /// Most pages fit: one that doubles instead, and is then fitted, leaves holes that no other fits into,

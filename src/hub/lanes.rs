@@ -104,13 +104,17 @@ mod tests {
         Id::new("a").expect("a short name")
     }
 
-    /// The first page of so many storages.
-    fn open(storages: usize) -> ToReader {
+    fn plan(storages: usize) -> Arc<ReadPlan> {
         let items = vec![ReadItem { id: id(), after: 0, filter: None }; storages];
         let (window, reset, after) = (Window::All, false, 0);
-        let plan =
-            ReadPlan { items, window, reset, after, last: None, held: None, selection_held: None };
-        ToReader::Open { token: TOKEN, plan: Arc::new(plan), to: 0, unless: Vec::new(), end: None }
+        let (last, held, selection_held) = (None, None, None);
+        Arc::new(ReadPlan { items, window, reset, after, last, held, selection_held })
+    }
+
+    /// The first page of so many storages.
+    fn open(storages: usize) -> ToReader {
+        let plan = plan(storages);
+        ToReader::Open { token: TOKEN, plan, to: 0, unless: Vec::new(), end: None }
     }
 
     fn request(kind: char) -> ToReader {
@@ -119,7 +123,7 @@ mod tests {
             ToReader::Follow { slot: 0, reading, from, to: 1, gathering: None }
         };
         match kind {
-            'f' => ToReader::Fill { token: TOKEN, id: id(), to: 0 },
+            'f' => ToReader::Fill { token: TOKEN, plan: plan(1), to: 0, unless: Vec::new() },
             'o' => open(config::PAGE_ITEMS_MAX),
             'l' => follow(From::Live(0)),
             'b' => follow(From::Behind(0)),

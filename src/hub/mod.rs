@@ -302,7 +302,7 @@ impl Hub {
                 self.parsed(now, token, answer);
             }
             Read::Opened { token, page } => self.opened(now, token, page),
-            Read::Filled { token, id, events } => self.filled(now, token, &id, events),
+            Read::Filled { token, id, filling } => self.filled(now, token, &id, filling),
             Read::Paged { token, body, next } => self.reply_paged(now, token, body, next),
             Read::Followed { slot, frames, cursor, synced } => {
                 self.stream_paged(now, slot, frames, cursor, synced);

@@ -10,11 +10,11 @@ use super::reply::{JSON, Reply, write_part};
 use super::{Hub, Now, cursors};
 use crate::config;
 use crate::event::Seq;
-use crate::hot::{Encoded, Lookup};
+use crate::hot::Lookup;
 use crate::http::{self, Framing, Method, Version};
 use crate::id::Id;
 use crate::json;
-use crate::message::{FirstPage, NextPage, ToReader, Token};
+use crate::message::{Filling, FirstPage, NextPage, ToReader, Token};
 use crate::plan::{Purpose, ReadPlan};
 use crate::problem::Problem;
 use crate::selection::{Selection, Window};
@@ -47,15 +47,16 @@ impl Hub {
             [item]
                 if item.filter.is_none() && matches!(self.hot.lookup(&item.id), Lookup::Absent) =>
             {
-                ToReader::Fill { token, id: item.id.clone(), to: self.visible }
+                let unless = self.not_wanted(&exchange, &plan);
+                ToReader::Fill { token, plan: Arc::clone(&plan), to: self.visible, unless }
             }
             _ => self.open(token, &exchange, &plan, self.visible, None),
         };
         if self.reads.is_full(request.lane()) {
             return self.reply_problem(now, key, exchange, &busy("readers'"));
         }
-        if let ToReader::Fill { id, .. } = &request {
-            self.hot.begin(id);
+        if let ToReader::Fill { .. } = &request {
+            self.hot.begin(&plan.items[0].id);
         }
         self.connections[key as usize].state =
             State::Answering(Box::new(exchange), Waiting::Read { plan });
@@ -70,13 +71,18 @@ impl Hub {
         to: Seq,
         end: Option<Seq>,
     ) -> ToReader {
-        let unless = match &exchange.head.if_none_match {
+        let unless = self.not_wanted(exchange, plan);
+        ToReader::Open { token, plan: Arc::clone(plan), to, unless, end }
+    }
+
+    /// The newest events with which the client has the reply.
+    fn not_wanted(&self, exchange: &Exchange, plan: &ReadPlan) -> Vec<Seq> {
+        match &exchange.head.if_none_match {
             Some(tags) if is_cacheable(exchange) => {
                 cursors::seqs_of_tags(tags, plan.reset, &self.options.epochs)
             }
             _ => Vec::new(),
-        };
-        ToReader::Open { token, plan: Arc::clone(plan), to, unless, end }
+        }
     }
 
     /// The whole reply, if the hot cache holds all of its storages.
@@ -120,16 +126,21 @@ impl Hub {
         Some(FirstPage { last, body, next: None })
     }
 
-    /// A storage was read for the hot cache; the reply that asked for it is made from there.
+    /// A storage was read for the hot cache; the reply that asked for it is made from there, unless it is
+    /// too large.
     pub(super) fn filled(
         &mut self,
         now: Now,
         token: Token,
         id: &Id,
-        events: Result<Option<Encoded>, StoreError>,
+        filling: Result<Filling, StoreError>,
     ) {
-        match events {
-            Ok(events) => self.hot.filled(id, events),
+        match filling {
+            Ok(Filling::Whole(events)) => self.hot.filled(id, Some(events)),
+            Ok(Filling::Large(page)) => {
+                self.hot.filled(id, None);
+                return self.opened(now, token, page);
+            }
             Err(error) => {
                 self.hot.failed(id);
                 return self.read_failed(now, token, &error);

@@ -10,9 +10,9 @@ use serde_json::Value;
 use crate::config::{GATHERED_STORAGES, SCANNED_EVENTS, VALUE_BYTES_MAX, VALUES_TOGETHER};
 use crate::event::Hash;
 use crate::filter::InverseBloom;
+use crate::id::Id;
 use crate::message::{Asker, Token};
 use crate::plan::{ItemFilter, Prepared, Preparing, Purpose, ReadItem};
-use crate::store::Survey;
 
 const TOKEN: Token = Token { connection: 0, exchange: 0 };
 
@@ -22,6 +22,7 @@ struct Log {
     events: Vec<(Id, String)>,
     of_storages: OnceCell<HashMap<Id, Vec<Seq>>>,
     found: Arc<AtomicUsize>,
+    valued: Arc<AtomicUsize>,
     views: Arc<AtomicUsize>,
     /// Views that fail, from the first.
     failing: usize,
@@ -113,6 +114,7 @@ impl ReadLog for Log {
         visit: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
     ) -> Result<usize, StoreError> {
         for (place, seq) in seqs.iter().enumerate() {
+            self.valued.fetch_add(1, Ordering::Relaxed);
             let value = &self.events[*seq as usize - 1].1;
             if value.len() > bytes_max || visit(place, value).is_break() {
                 return Ok(place);
@@ -136,13 +138,17 @@ fn plan(items: Vec<ReadItem>) -> Arc<ReadPlan> {
     Arc::new(ReadPlan { items, window, reset, after, last: None, held: None, selection_held: None })
 }
 
+fn fill(plan: &Arc<ReadPlan>, to: Seq) -> ToReader {
+    ToReader::Fill { token: TOKEN, plan: Arc::clone(plan), to, unless: Vec::new() }
+}
+
 fn whole(name: &str) -> ReadItem {
     ReadItem { id: id(name), after: 0, filter: None }
 }
 
 #[test]
 fn first_pages_that_wait_together_share_views_of_about_a_page() {
-    let first = |name: &str, to: Seq| ToReader::Fill { token: TOKEN, id: id(name), to };
+    let first = |name: &str, to: Seq| fill(&plan(vec![whole(name)]), to);
     let small = ("small", "x".to_owned());
     let large = ("large", "y".repeat(PAGE_BYTES / 3));
     for (values, requests, failing, views) in [
@@ -183,7 +189,7 @@ fn first_pages_that_wait_together_share_views_of_about_a_page() {
 
 #[test]
 fn what_others_could_answer_is_not_taken_beside_what_may_take_long() {
-    let first = || ToReader::Fill { token: TOKEN, id: id("a"), to: 1 };
+    let first = || fill(&plan(vec![whole("a")]), 1);
     let long = || ToReader::Parse {
         token: TOKEN,
         route: crate::route::Route::Get,
@@ -215,7 +221,12 @@ fn reply(reader: &mut Reader, plan: &Arc<ReadPlan>, to: Seq, end: Option<Seq>) -
     let (plan, unless) = (Arc::clone(plan), Vec::new());
     let first = ToReader::Open { token: TOKEN, plan, to, unless, end };
     let Read::Opened { page, .. } = one(reader, first) else { panic!("it is opened") };
-    let (mut pages, mut next) = (vec![page.body], page.next);
+    further(reader, page)
+}
+
+/// The first page, and those that follow.
+fn further(reader: &mut Reader, first: FirstPage) -> Vec<String> {
+    let (mut pages, mut next) = (vec![first.body], first.next);
     while let Some(page) = next {
         let answer = one(reader, ToReader::Page { token: TOKEN, page });
         let Read::Paged { body, next: after, .. } = answer else { panic!("it goes on") };
@@ -332,10 +343,43 @@ fn a_page_is_looked_for_little_further_than_it_goes() {
     check(EVENTS, &mut |reader| frames(reader, &Reading::Following(plan.ids()), to).len());
     // What is too large for the hot cache.
     check(HOT_ENTRY_BYTES_MAX / value.len(), &mut |reader| {
-        let filled = one(reader, ToReader::Fill { token: TOKEN, id: id("a"), to });
-        assert!(matches!(filled, Read::Filled { events: Ok(None), .. }));
-        1
+        let filled = one(reader, fill(&plan, to));
+        assert!(matches!(filled, Read::Filled { filling: Ok(Filling::Large(_)), .. }));
+        2
     });
+}
+
+#[test]
+fn a_large_storage_is_answered_from_what_was_read_of_it() {
+    const EVENTS: usize = 2_000;
+    let to = EVENTS as Seq;
+    let events: Vec<_> = (0..EVENTS).map(|n| (id("a"), format!("{n:0200}"))).collect();
+    let mut windows = vec![Window::All];
+    for limit in [0, 1, 100, 1_000, EVENTS as u32] {
+        windows.extend([Window::Oldest(limit), Window::Newest(limit)]);
+    }
+    for (window, after) in
+        windows.into_iter().flat_map(|window| [0, 100, 1_000].map(|n| (window, n)))
+    {
+        let item = ReadItem { after, ..whole("a") };
+        let plan =
+            Arc::new(ReadPlan { window, after, ..Arc::into_inner(plan(vec![item])).unwrap() });
+        let log = Log { events: events.clone(), ..Log::default() };
+        let valued = Arc::clone(&log.valued);
+        let mut reader = reader(log);
+        let expected = reply(&mut reader, &plan, to, None).concat();
+        let at_once = valued.swap(0, Ordering::Relaxed);
+        let filled = one(&mut reader, fill(&plan, to));
+        let Read::Filled { filling: Ok(Filling::Large(page)), .. } = filled else {
+            panic!("{window:?} past {after}: it is too large")
+        };
+        assert_eq!(page.last, to);
+        assert_eq!(further(&mut reader, page).concat(), expected, "{window:?} past {after}");
+        if window == Window::All && after == 0 {
+            let valued = valued.load(Ordering::Relaxed);
+            assert!(valued <= at_once + VALUES_TOGETHER, "no value is read twice");
+        }
+    }
 }
 
 #[test]
