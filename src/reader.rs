@@ -180,6 +180,10 @@ impl Reader {
         let mut room = Room { events: usize::MAX, bytes: HOT_ENTRY_BYTES_MAX };
         let mut events = Encoded::default();
         let page = self.visit(&source, to, &|_| false, &mut room, &mut |_, seq, value| {
+            // An event that is too much for an entry may be too much for a first page, too.
+            if events.bytes() + value.len() > HOT_ENTRY_BYTES_MAX {
+                return ControlFlow::Break(());
+            }
             events.push(seq, value);
             let full = events.bytes() > HOT_ENTRY_BYTES_MAX;
             if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

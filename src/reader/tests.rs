@@ -289,6 +289,12 @@ fn a_first_page_ends_before_an_event_that_is_longer_than_a_page() {
         let follows = [Reading::Opening(Arc::clone(&plan)), Reading::Following(plan.ids())];
         let mut all = vec![reply(&mut reader, &plan, to, None)];
         all.extend(follows.iter().map(|reading| frames(&mut reader, reading, to)));
+        match one(&mut reader, fill(&plan, to)) {
+            Read::Filled { filling: Ok(Filling::Large(page)), .. } => {
+                all.push(further(&mut reader, page));
+            }
+            _ => assert_eq!(expected.len(), 1, "{sizes:?} are a page, and an entry"),
+        }
         for pages in all {
             let values = |page: &String| {
                 let letter = |place: usize| char::from(b'p' + place as u8).to_string();
