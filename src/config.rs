@@ -213,14 +213,14 @@ pub const MESSAGE_BYTES: usize = 512;
 /// Appends, and bytes of values, that one transaction takes beside large ones.
 pub const COMMIT_APPENDS_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
-/// What the loop, the kernel and a client that appends again take for each, at least; and for so many
-/// commits is noted how many are on their way round, and what a commit takes.
-pub const APPEND_WAY_BACK_NANOSECONDS: u32 = 6_000;
-pub const PACE_COMMITS: u32 = 16;
-/// Where commits take so many milliseconds, each waits for others that are on their way round, for this
-/// part of what it takes.
-pub const COMMIT_LONG: u64 = 1;
-pub const COMMIT_PATIENCE_PART: u32 = 16;
+/// Transactions that wait to be synced, together; the writer waits beyond it, and what it then takes is
+/// one transaction.
+pub const UNSYNCED_MAX: usize = 4;
+/// Where syncs take so many milliseconds, each waits for appends that are on their way round, for this
+/// part of what it takes; how many that are, and what it takes, is noted for so many syncs.
+pub const SYNC_LONG: u64 = 1;
+pub const SYNC_PATIENCE_PART: u32 = 16;
+pub const PACE_SYNCS: u32 = 16;
 /// Values that one transaction takes, but for the last append's.
 pub const COMMIT_VALUES_MAX: usize = 65_536;
 /// Appends that hold more than this wait for others, and the share of them that is added to one
@@ -249,7 +249,7 @@ pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
 pub const SEGMENT_FAN_OUT: usize = 8;
 pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
-/// After a commit there is no slice of upkeep for so long: between appends that follow each other
+/// After a commit was synced there is no slice of upkeep for so long: between appends that follow each other
 /// closely it would hold up the next, and would make many small segments where the appends' own shares,
 /// which are smaller, make few.
 pub const UPKEEP_IDLE: u64 = 2;

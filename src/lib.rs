@@ -5,7 +5,7 @@
 //! ```text
 //! main ─▶ reactor ─▶ hub ─▶ http, route, plan, sse, json, feed, hot, outbox ─▶ selection, event, id, problem
 //!   │                 └───▶ index (reads a published copy)
-//!   ├──▶ writer ─▶ store, index (changes the shadow)
+//!   ├──▶ writer ─▶ syncer, store, index (changes the shadow)
 //!   └──▶ reader ─▶ store, plan, gather, compare, sse, json
 //! ```
 //!
@@ -36,9 +36,10 @@
 //!
 //! # What always holds
 //!
-//! 1. **Durable → visible → acknowledged → delivered.** A commit returns before its notice is sent;
-//!    the hub raises `visible`, then answers who asked, then queues the events for their feeds.
-//!    Reads and feeds are bounded by `visible`.
+//! 1. **Durable → visible → acknowledged → delivered.** The writer commits; the syncer sends a commit's
+//!    notice once it is synced, together with whatever was committed during the last sync; the hub
+//!    raises `visible`, then answers who asked, then queues the events for their feeds. Reads and
+//!    feeds are bounded by `visible`.
 //! 2. **The loop waits in one place**, `Reactor::sleep`. It touches no disk and no lock. It counts
 //!    what it sends to other threads: these credits bound the queues; at a limit the client is
 //!    told 503. Of what may hold a reader for long, few requests are with the readers at any time,

@@ -18,8 +18,8 @@ use rill::message::ToWriter;
 use rill::reactor::{self, Foundation, Reactor};
 use rill::reader::{self, Reader};
 use rill::route::Limits;
-use rill::store::{backup, sqlite};
-use rill::writer::{self, Writer};
+use rill::store::{StoreError, backup, sqlite};
+use rill::writer::{self, Writer, syncer};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -75,6 +75,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let (to_writer, writer_inbox) = unbounded();
     let (to_readers, reader_inbox) = unbounded();
     let (answers, from_readers) = bounded(config::ANSWERS_MAX);
+    let (to_syncer, syncer_inbox) = bounded(config::UNSYNCED_MAX);
     let (notices, from_writer) = bounded(config::NOTICES_MAX);
     let (to_checkpointer, checkpoint_requests) = bounded(1);
 
@@ -89,19 +90,14 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let checkpointer = spawn("rill-checkpointer", move || {
         writer::run_checkpointer(checkpoint, checkpoint_requests, from_checkpointer);
     })?;
+    let (sync, wake) = (opened.sync, wake(&waker));
+    let channels = syncer::Channels { inbox: syncer_inbox, notices, wake };
+    let syncer = spawn("rill-syncer", move || or_die(syncer::run(sync, channels)))?;
     let writer = Writer::new(opened.log);
     let published = writer.published();
-    let channels = writer::Channels {
-        inbox: writer_inbox,
-        notices,
-        checkpointer: to_checkpointer,
-        wake: wake(&waker),
-    };
-    let writer = spawn("rill-writer", move || {
-        if let Err(error) = writer::run(writer, channels) {
-            die(&error.to_string());
-        }
-    })?;
+    let channels =
+        writer::Channels { inbox: writer_inbox, syncer: to_syncer, checkpointer: to_checkpointer };
+    let writer = spawn("rill-writer", move || or_die(writer::run(writer, channels)))?;
 
     let hub = Hub::new(Options {
         epochs,
@@ -122,7 +118,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
 
     // The reactor is gone, and with it the readers' inbox; the writer ends what it has first.
     stop.send(ToWriter::Stop)?;
-    for thread in readers.into_iter().chain([writer, checkpointer]) {
+    for thread in readers.into_iter().chain([writer, syncer, checkpointer]) {
         thread.join().map_err(|_| "a thread panicked")?;
     }
     log::info!("stopped");
@@ -151,6 +147,12 @@ fn wake(waker: &Arc<Waker>) -> Box<dyn Fn() + Send> {
             die(&format!("the event loop cannot be woken: {error}"));
         }
     })
+}
+
+fn or_die(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        die(&error.to_string());
+    }
 }
 
 fn die(why: &str) -> ! {

@@ -4,12 +4,15 @@
 //!
 //! ```text
 //!           ToWriter                      FromWriter
-//!   hub ───────────────▶ writer ─────────────────────▶ hub
+//!   hub ───────────────▶ writer ────▶ syncer ────────▶ hub
 //!           ToReader                      FromReader
 //!   hub ───────────────▶ readers ────────────────────▶ hub
 //!           ToCheckpointer                ToWriter::Checkpointed
 //!   writer ────────────▶ checkpointer ───────────────▶ writer
 //! ```
+//!
+//! The writer's notices go by way of the syncer (`ToSyncer`), which hands them on in order once what
+//! they say was committed is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use crate::compare::Comparing;
 use crate::config;
 use crate::event::{NewValue, Placed, Seq};
 use crate::gather::Gathering;
+use crate::held::Held;
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::plan::{Prepared, Preparing, ReadPlan};
@@ -401,6 +405,14 @@ impl FromReader {
                 | Read::Prepared { prepared: Err(_), .. }
         )
     }
+}
+
+/// Notices of one step of the writer, to be told once what they say is committed is durable.
+#[derive(Debug)]
+pub struct ToSyncer {
+    pub notices: Vec<FromWriter>,
+    /// Dropped before they are told.
+    pub untold: Held,
 }
 
 #[derive(Debug)]

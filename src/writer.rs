@@ -1,23 +1,23 @@
 //! Owns the writer: it commits what waits as one transaction, and what comes while that is written,
-//! keeps the shadow of the subscriber index, and says what became durable. `Writer::step` is all of
-//! that, without threads or clocks, and `index_ahead` what is done between two of them; `run` is the
-//! loop around both, and `pace` says how much one transaction takes. Encodes nothing and knows no
-//! connection.
+//! keeps the shadow of the subscriber index, and says what is to be told once it is durable, which
+//! `syncer` sees to. `Writer::step` is all of that, without threads or clocks, and `index_ahead` what
+//! is done between two of them; `run` is the loop around both. Encodes nothing and knows no connection.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
 use crate::config;
 use crate::event::Placed;
+use crate::held::Counter;
 use crate::index::{Published, Shadow};
-use crate::message::{Append, Appended, Commit, FromWriter, Slot, ToCheckpointer, ToWriter};
+use crate::message::{
+    Append, Appended, Commit, FromWriter, Slot, ToCheckpointer, ToSyncer, ToWriter,
+};
 use crate::store::{Batch, Checkpoint, StoreError, Upkeep, WriteLog};
 
-mod pace;
-
-use pace::Pace;
+pub mod syncer;
 
 pub struct Writer {
     log: Box<dyn WriteLog>,
@@ -30,7 +30,9 @@ pub struct Writer {
     large: VecDeque<Append>,
     turn: Turn,
     upkeep: Upkeep,
-    /// Upkeep waits until then: nothing was committed for a while.
+    /// What was handed to the syncer and not told yet.
+    untold: Counter,
+    /// Upkeep waits until then: nothing was committed or synced for a while.
     idle_from: Duration,
 }
 
@@ -64,8 +66,6 @@ pub enum Wait {
 #[derive(Debug)]
 pub struct Step {
     pub wait: Wait,
-    /// Appends of the transaction, if there was one, and what its commit alone took.
-    pub committed: Option<(usize, Duration)>,
     /// The write-ahead log is to be copied.
     pub checkpoint: bool,
     /// Nothing more comes.
@@ -81,6 +81,7 @@ impl Writer {
             large: VecDeque::new(),
             turn: Turn::Small { until: Duration::ZERO },
             upkeep: Upkeep::More,
+            untold: Counter::default(),
             idle_from: Duration::ZERO,
         }
     }
@@ -92,6 +93,11 @@ impl Writer {
     /// Whether the published index lacks something that was asked for.
     pub fn has_unpublished(&self) -> bool {
         self.shadow.is_behind()
+    }
+
+    /// Notices for the syncer.
+    pub fn hand_over(&self, notices: Vec<FromWriter>) -> ToSyncer {
+        ToSyncer { notices, untold: self.untold.hold(1) }
     }
 
     /// Takes one batch of messages; an empty one does a slice of upkeep. `late` adds to it what came
@@ -106,6 +112,10 @@ impl Writer {
     ) -> Result<Step, StoreError> {
         let mut appends = Vec::new();
         let mut stop = false;
+        if self.untold.get() > 0 {
+            // Who is answered then appends again.
+            self.put_off_upkeep(clock());
+        }
         let is_idle = batch.is_empty() && self.large.is_empty() && clock() >= self.idle_from;
         if is_idle && self.upkeep == Upkeep::More {
             self.upkeep = passable(self.log.upkeep())?.unwrap_or(Upkeep::Done);
@@ -136,26 +146,27 @@ impl Writer {
             }
         }
         let has_large = self.take_large(&mut appends, stop, clock());
-        let mut committed = None;
         if !appends.is_empty() {
             let begin = clock();
             // Beside a large one they would wait as long, and so would what their senders send next: it
             // is those who waited that have the turn after it.
             let late = if has_large { &mut |_: &mut Vec<ToWriter>| {} } else { late };
-            let mut written = begin;
-            let result = self.transact(&mut appends, batch, late, &mut || written = clock());
+            let result = self.transact(&mut appends, batch, late);
             let end = clock();
-            committed = Some((appends.len(), end - written));
             notices.push(self.committed(appends, result, end - begin)?);
             self.upkeep = Upkeep::More;
-            self.idle_from = end + Duration::from_millis(config::UPKEEP_IDLE);
+            self.put_off_upkeep(end);
             if has_large {
                 self.turn = Turn::Small { until: end + (end - begin) };
             }
         }
         let published = self.publish(notices);
         let wait = self.wait(published, clock());
-        Ok(Step { wait, committed, checkpoint: self.log.checkpoint_due(), stop })
+        Ok(Step { wait, checkpoint: self.log.checkpoint_due(), stop })
+    }
+
+    fn put_off_upkeep(&mut self, now: Duration) {
+        self.idle_from = now + Duration::from_millis(config::UPKEEP_IDLE);
     }
 
     /// Indexes a little, where the writer would wait for what its notices bring about; false where
@@ -227,14 +238,12 @@ impl Writer {
 
     /// Commits the appends, and small ones that came while they were written: whoever came a moment
     /// too late would wait for a transaction of its own after this one. Looked at once: what comes
-    /// while the late ones are written waits, so that none is put off without end. `written` is called
-    /// between the last write and the commit.
+    /// while the late ones are written waits, so that none is put off without end.
     fn transact(
         &mut self,
         appends: &mut Vec<Append>,
         batch: &mut Vec<ToWriter>,
         late: &mut dyn FnMut(&mut Vec<ToWriter>),
-        written: &mut dyn FnMut(),
     ) -> Result<Vec<Box<[Placed]>>, StoreError> {
         let mut transaction = self.log.begin()?;
         let mut placed = transaction.append(&batches(appends))?;
@@ -244,7 +253,6 @@ impl Writer {
         if appends.len() > early {
             placed.extend(transaction.append(&batches(&appends[early..]))?);
         }
-        written();
         transaction.commit()?;
         Ok(placed)
     }
@@ -324,9 +332,8 @@ fn passable<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
 /// The channels of the writer's thread.
 pub struct Channels {
     pub inbox: Receiver<ToWriter>,
-    pub notices: Sender<FromWriter>,
+    pub syncer: Sender<ToSyncer>,
     pub checkpointer: Sender<ToCheckpointer>,
-    pub wake: Box<dyn Fn() + Send>,
 }
 
 /// The writer's thread: until it is told to stop, and everything before that is done.
@@ -334,38 +341,33 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
     let origin = Instant::now();
     let clock = move || origin.elapsed();
     let mut batch = Vec::new();
-    let mut notices = Vec::new();
     let mut wait = Wait::Not;
     let mut stop = false;
-    let mut pace = Pace::new();
     while !stop {
         while wait != Wait::Not
             && batch.is_empty()
-            && channels.inbox.is_empty()
+            && (channels.inbox.is_empty() || channels.syncer.is_full())
             && writer.index_ahead()?
         {
             wait = Wait::Brief;
         }
-        let mut room = Room::of_a_transaction(&batch, pace.appends_max());
+        let mut room = Room::of_a_transaction(&batch);
         if !gather(&channels.inbox, wait, &mut room, &mut batch) {
             break;
         }
         let mut late = |batch: &mut Vec<ToWriter>| {
             gather(&channels.inbox, Wait::Not, &mut room, batch);
-            await_others(&channels.inbox, pace.awaited(), &mut room, batch);
         };
+        let mut notices = Vec::new();
         let step = writer.step(&mut batch, &mut late, &mut notices, &clock)?;
         wait = step.wait;
         stop = step.stop;
-        if let Some((appends, commit)) = step.committed {
-            pace.committed(appends, commit, batch.len() + channels.inbox.len());
-        }
         if step.checkpoint {
             // One place, and one request at a time.
             let _ = channels.checkpointer.try_send(ToCheckpointer::Run);
         }
-        if !notices.is_empty() {
-            deliver(&channels, &mut notices);
+        if !notices.is_empty() && channels.syncer.send(writer.hand_over(notices)).is_err() {
+            break;
         }
     }
     writer.close()
@@ -374,19 +376,15 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
 /// What a transaction still takes.
 struct Room {
     messages: usize,
-    small_appends_max: usize,
-    small_appends_taken: usize,
     bytes: usize,
     values: usize,
 }
 
 impl Room {
     /// Of one that begins with these.
-    fn of_a_transaction(batch: &[ToWriter], small_appends_max: usize) -> Room {
+    fn of_a_transaction(batch: &[ToWriter]) -> Room {
         let mut room = Room {
             messages: config::COMMIT_APPENDS_MAX,
-            small_appends_max,
-            small_appends_taken: 0,
             bytes: config::COMMIT_BYTES_MAX,
             values: config::COMMIT_VALUES_MAX,
         };
@@ -400,15 +398,13 @@ impl Room {
         if let ToWriter::Append(append) = message
             && is_small_append(message)
         {
-            self.small_appends_taken += 1;
             self.bytes = self.bytes.saturating_sub(append.bytes());
             self.values = self.values.saturating_sub(append.values.len());
         }
     }
 
     fn is_full(&self) -> bool {
-        self.small_appends_taken >= self.small_appends_max
-            || [self.messages, self.bytes, self.values].contains(&0)
+        [self.messages, self.bytes, self.values].contains(&0)
     }
 }
 
@@ -434,25 +430,6 @@ fn gather(
     true
 }
 
-/// Takes small appends that are on their way, until there are so many or so much time has passed.
-/// What only the next transaction takes does not wait for others.
-fn await_others(
-    inbox: &Receiver<ToWriter>,
-    (awaited, patience): (usize, Duration),
-    room: &mut Room,
-    batch: &mut Vec<ToWriter>,
-) {
-    let end = Instant::now() + patience;
-    while room.small_appends_taken < awaited
-        && !room.is_full()
-        && batch.last().is_none_or(is_small_append)
-        && let Ok(message) = inbox.recv_deadline(end)
-    {
-        room.take(&message);
-        batch.push(message);
-    }
-}
-
 fn receive(inbox: &Receiver<ToWriter>, wait: Wait) -> Result<ToWriter, TryRecvError> {
     match wait {
         Wait::Long => inbox.recv().map_err(|_| TryRecvError::Disconnected),
@@ -465,17 +442,6 @@ fn receive(inbox: &Receiver<ToWriter>, wait: Wait) -> Result<ToWriter, TryRecvEr
         }
         Wait::Not => inbox.try_recv(),
     }
-}
-
-/// The loop takes notices only when it is awake: it is woken before a full queue is waited for.
-fn deliver(channels: &Channels, notices: &mut Vec<FromWriter>) {
-    for notice in notices.drain(..) {
-        if let Err(TrySendError::Full(notice)) = channels.notices.try_send(notice) {
-            (channels.wake)();
-            let _ = channels.notices.send(notice);
-        }
-    }
-    (channels.wake)();
 }
 
 /// The checkpointer's thread: until the writer is gone.

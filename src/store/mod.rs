@@ -1,7 +1,7 @@
 //! Owns the seam between rill and whatever keeps its log: "append this batch, tell me its `seq`s"
 //! and "what comes after `seq`". The writer calls `WriteLog`, each reader its own `ReadLog`, the
-//! checkpointer `Checkpoint`; `sqlite` is the one that serves. Nothing here knows of threads,
-//! clients or JSON.
+//! syncer `SyncLog`, the checkpointer `Checkpoint`; `sqlite` is the one that serves. Nothing here
+//! knows of threads, clients or JSON.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -70,7 +70,7 @@ pub trait WriteLog: Send {
     fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 
-/// What is to be durable together. Dropped before its commit, it leaves nothing behind; after an
+/// What is to be stored together. Dropped before its commit, it leaves nothing behind; after an
 /// error, too, all that can be done with it is that.
 pub trait Transaction {
     /// Appends all batches: for every value of every batch, where it will stand. A value that its
@@ -78,9 +78,16 @@ pub trait Transaction {
     /// its first `seq`.
     fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError>;
 
-    /// Returns once everything is durable. After an error nothing of it is visible; all of it may be
-    /// after the next start, unless the error is `Full`.
+    /// Returns once views that begin see all of it, and the next call of `SyncLog::sync` makes it
+    /// durable. After an error nothing of it is visible; all of it may be after the next start, unless
+    /// the error is `Full`.
     fn commit(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// Makes commits durable, on a thread of its own, while others are made.
+pub trait SyncLog: Send {
+    /// Returns once all is durable that was committed before the call. Every error is fatal.
+    fn sync(&mut self) -> Result<(), StoreError>;
 }
 
 /// Copies the write-ahead log into the database, on a thread of its own.

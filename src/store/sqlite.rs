@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{Checkpoint, ReadLog, StoreError, WriteLog};
+use super::{Checkpoint, ReadLog, StoreError, SyncLog, WriteLog};
 use crate::config;
 use crate::event::{Epoch, Hash, Seq};
 use crate::id::{Id, StorageKey};
@@ -83,6 +83,7 @@ impl Default for Tuning {
 /// A store that is ready to serve.
 pub struct Opened {
     pub log: Box<dyn WriteLog>,
+    pub sync: Box<dyn SyncLog>,
     pub checkpoint: Box<dyn Checkpoint>,
     /// Every epoch on record with the last `seq` when it began, in order; the current one last.
     pub epochs: Vec<(Epoch, Seq)>,
@@ -149,9 +150,10 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
     let last = writer.last();
     let epochs = writer.begin_epoch()?;
     file::sync_names(&path)?;
-    let database = File::open(&path).map_err(|error| OpenError::Path(error.to_string()))?;
-    let checkpoint = Box::new(wal::Checkpointer { conn: checkpointer, database });
-    Ok(Opened { log: Box::new(writer), checkpoint, epochs, last })
+    let open = |path: &Path| File::open(path).map_err(|error| OpenError::Path(error.to_string()));
+    let sync = Box::new(wal::Syncer { log: open(&file::beside(&path, "-wal"))? });
+    let checkpoint = Box::new(wal::Checkpointer { conn: checkpointer, database: open(&path)? });
+    Ok(Opened { log: Box::new(writer), sync, checkpoint, epochs, last })
 }
 
 /// Opens a served database for one reader.

@@ -297,6 +297,32 @@ fn upkeep_leaves_appends_that_follow_each_other_alone() {
 }
 
 #[test]
+fn upkeep_waits_for_what_was_not_told() {
+    const MOMENT: u64 = config::UPKEEP_IDLE;
+    let log = Log::default();
+    let shared = Arc::clone(&log.shared);
+    let mut writer = Writer::new(Box::new(log));
+    shared.upkeep_slices.store(2, Ordering::Relaxed);
+    assert_eq!(commit(&mut writer, vec![append(1, 0)], &shared), (vec![1], Wait::Brief));
+    let untold = writer.hand_over(Vec::new());
+    for milliseconds in [MOMENT, 9 * MOMENT] {
+        shared.now_milliseconds.store(milliseconds, Ordering::Relaxed);
+        assert_eq!(commit(&mut writer, vec![], &shared), (vec![], Wait::Brief));
+    }
+    drop(untold);
+    shared.now_milliseconds.store(10 * MOMENT - 1, Ordering::Relaxed);
+    assert_eq!(
+        commit(&mut writer, vec![], &shared),
+        (vec![], Wait::Brief),
+        "who was told is awaited"
+    );
+    shared.now_milliseconds.store(10 * MOMENT, Ordering::Relaxed);
+    for wait in [Wait::Not, Wait::Long] {
+        assert_eq!(commit(&mut writer, vec![], &shared), (vec![], wait));
+    }
+}
+
+#[test]
 fn what_was_indexed_ahead_is_not_left_open() {
     let shared = Arc::new(Shared::default());
     let mut writer = Writer::new(Box::new(Log { shared: shared.clone(), ..Log::default() }));
@@ -355,7 +381,7 @@ fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left
     let (to_writer, inbox) = crossbeam_channel::unbounded();
     let send = |count: usize| (0..count).for_each(|_| to_writer.send(append(0, SMALL)).unwrap());
     let mut batch = vec![ToWriter::Ping { token: Token { connection: 0, exchange: 0 } }];
-    let mut room = Room::of_a_transaction(&batch, config::COMMIT_APPENDS_MAX);
+    let mut room = Room::of_a_transaction(&batch);
     send(10);
     assert!(gather(&inbox, Wait::Long, &mut room, &mut batch), "what is there is not kept waiting");
     assert_eq!(batch.len(), 11);
@@ -365,21 +391,4 @@ fn a_transaction_has_room_for_so_much_and_those_that_come_late_have_what_is_left
     assert_eq!(late.len(), config::COMMIT_APPENDS_MAX - 11);
     assert!(gather(&inbox, Wait::Long, &mut room, &mut late), "there is no room to wait for");
     assert_eq!((late.len(), inbox.len()), (config::COMMIT_APPENDS_MAX - 11, 11));
-    // Those on their way are waited for: as many as are expected, and none after another message.
-    let hour = Duration::from_secs(3_600);
-    let mut room = Room::of_a_transaction(&batch, config::COMMIT_APPENDS_MAX);
-    let mut late = Vec::new();
-    await_others(&inbox, (15, hour), &mut room, &mut late);
-    assert_eq!((late.len(), inbox.len()), (5, 6));
-    await_others(&inbox, (100, Duration::ZERO), &mut room, &mut late);
-    assert_eq!((late.len(), inbox.len()), (11, 0), "what is there is not waited for");
-    to_writer.send(ToWriter::Stop).unwrap();
-    await_others(&inbox, (100, hour), &mut room, &mut late);
-    await_others(&inbox, (100, hour), &mut room, &mut late);
-    assert_eq!((late.len(), inbox.len()), (12, 0));
-    send(11);
-    // Of small appends perhaps fewer than of all.
-    let mut room = Room::of_a_transaction(&batch, 12);
-    assert!(gather(&inbox, Wait::Not, &mut room, &mut batch));
-    assert_eq!((batch.len(), inbox.len()), (13, 9));
 }

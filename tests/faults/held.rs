@@ -14,8 +14,6 @@ use crate::strace::{self, Attached, Fault};
 use crate::told::{self, Told};
 
 const LOG: &str = "x.db-wal";
-/// A log that begins anew syncs its head first.
-const SYNC_OF_AN_APPEND: &str = "2";
 /// What of the log is not forgotten, and a value of which most is.
 const KEPT_BYTES: usize = 64 << 10;
 const LARGE_BYTES: usize = 1 << 20;
@@ -117,8 +115,8 @@ fn a_start_goes_by_nothing_that_a_backup_knows_of_the_log() {
     let (server, mut client) = used(folder.clone());
     let server = server.stop().start();
     let mut again = Client::new(server.address(), &["s"]);
-    let fault = Fault { call: "fsync", error: "EIO", when: SYNC_OF_AN_APPEND.to_owned() };
-    let attached = Attached::to(&server, "rill-writer", &[LOG], &fault);
+    let fault = Fault { call: "fdatasync", error: "EIO", when: "1".to_owned() };
+    let attached = Attached::to(&server, "rill-syncer", &[LOG], &fault);
     assert_eq!(again.append("s", &["unsynced".repeat(LARGE_BYTES / 8)]), Err(Gone));
     assert!(attached.detach(), "no sync failed");
     let mut backup = Backup::stopped_in_the_middle(&folder);

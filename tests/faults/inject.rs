@@ -42,6 +42,7 @@ enum Script {
 }
 
 const WRITER: &str = "rill-writer";
+const SYNCER: &str = "rill-syncer";
 const READER: &str = "rill-reader";
 const CHECKPOINTER: &str = "rill-checkpointer";
 
@@ -65,10 +66,12 @@ const SERVE_CALLS: &[(&str, &str, &str, Script)] = &[
     (WRITER, "%%stat", "EIO", Script::Small),
     (WRITER, "ftruncate", "EIO", Script::Small),
     (WRITER, "pread64", "EIO", Script::Small),
+    (SYNCER, "fdatasync", "EIO", Script::Small),
     (READER, "pread64", "EIO", Script::Small),
     (READER, "%%stat", "EIO", Script::Small),
     (WRITER, "mmap", "ENOMEM", Script::Large),
     (WRITER, "fsync", "EIO", Script::Large),
+    (SYNCER, "fdatasync", "EIO", Script::Large),
     (CHECKPOINTER, "pread64", "EIO", Script::Large),
     (CHECKPOINTER, "pwrite64", "EIO", Script::Large),
     (CHECKPOINTER, "pwrite64", "ENOSPC", Script::Large),
@@ -122,8 +125,10 @@ fn a_start_survives_every_call_that_fails() {
 
 #[test]
 #[ignore = "takes some minutes"]
-fn the_writer_survives_every_call_that_fails() {
-    serve_all(|thread, script| thread == WRITER && matches!(script, Script::Small));
+fn writer_and_syncer_survive_every_call_that_fails() {
+    serve_all(|thread, script| {
+        [WRITER, SYNCER].contains(&thread) && matches!(script, Script::Small)
+    });
 }
 
 #[test]

@@ -158,8 +158,8 @@ fn while_the_log_cannot_be_read_reads_fail_and_appends_go_on() {
 fn after_a_sync_that_failed_nothing_is_acknowledged() {
     let mut scene = Scene::on(Arc::new(Folder::new()));
     // Only one: a second try would succeed, and mean nothing.
-    let once = Fault { when: "1".to_owned(), ..for_good("fsync", "EIO") };
-    let attached = scene.fails(&once);
+    let once = Fault { when: "1".to_owned(), ..for_good("fdatasync", "EIO") };
+    let attached = Attached::to(&scene.server, "rill-syncer", strace::all_files(), &once);
     assert_eq!(scene.client.append("s0", &["unsynced".to_owned()]), Err(Gone));
     let (code, _, said) = scene.server.process.outcome();
     assert_eq!(code, Some(1));

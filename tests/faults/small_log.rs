@@ -1,17 +1,18 @@
 //! The power goes while the write-ahead log starts over. The binary's log does so at 64 MiB, and of
 //! states of that size only few can be looked at (`power`). So this program runs itself as a server of
-//! another kind: the store, its writer and its checkpointer as in the binary, with a log that starts
+//! another kind: the store and the threads that write it as in the binary, with a log that starts
 //! over every few commits.
 
 use std::path::Path;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rill::config;
 use rill::event::NewValue;
 use rill::id::Id;
 use rill::message::{Append, Commit, FromWriter, ToWriter, Token};
 use rill::store::sqlite::{self, Tuning};
-use rill::writer::{self, Channels, Writer};
+use rill::writer::{self, Channels, Writer, syncer};
 
 use crate::disk::State;
 use crate::harness::{Process, Random};
@@ -92,7 +93,7 @@ fn told_by(line: &str) -> Told {
 #[ignore = "run by others"]
 fn appends_to_a_small_log() {
     let Some(db) = std::env::var_os(DB) else { return };
-    let (to_writer, from_writer) = serve(Path::new(&db));
+    let (to_writer, from_syncer) = serve(Path::new(&db));
     let mut random = Random::from_environment();
     let (mut number, mut answered) = (0, 0);
     let (mut restarts, mut wal_bytes) = (0, 0);
@@ -102,7 +103,7 @@ fn appends_to_a_small_log() {
             to_writer.send(ToWriter::Append(append)).expect("the writer lives");
             number += 1;
         }
-        let notice = from_writer.recv().expect("the writer lives");
+        let notice = from_syncer.recv().expect("the syncer lives");
         let store = match notice {
             FromWriter::Committed(commit) => {
                 answered += commit.appended.len();
@@ -120,17 +121,20 @@ fn appends_to_a_small_log() {
     }
 }
 
-/// Starts the writer and its checkpointer, as the binary does.
+/// Starts the writer, its syncer and its checkpointer, as the binary does.
 fn serve(db: &Path) -> (Sender<ToWriter>, Receiver<FromWriter>) {
     let opened = sqlite::open_with(db, tuning()).expect("it opens");
     let (to_writer, inbox) = unbounded();
-    let (notices, from_writer) = bounded(16);
+    let (notices, from_syncer) = bounded(16);
     let (checkpointer, requests) = bounded(1);
     let back = to_writer.clone();
     thread::spawn(move || writer::run_checkpointer(opened.checkpoint, requests, back));
-    let channels = Channels { inbox, notices, checkpointer, wake: Box::new(|| {}) };
+    let (to_syncer, from_writer) = bounded(config::UNSYNCED_MAX);
+    let channels = syncer::Channels { inbox: from_writer, notices, wake: Box::new(|| {}) };
+    thread::spawn(move || syncer::run(opened.sync, channels));
+    let channels = Channels { inbox, syncer: to_syncer, checkpointer };
     thread::spawn(move || writer::run(Writer::new(opened.log), channels));
-    (to_writer, from_writer)
+    (to_writer, from_syncer)
 }
 
 fn some_values(number: usize, random: &mut Random) -> Append {

@@ -7,7 +7,7 @@ use rill::event::Seq;
 
 use super::filter::{Digest, digest};
 
-/// Everything that is durable, in `seq` order from 1.
+/// Everything that was committed, in `seq` order from 1.
 #[derive(Default)]
 pub(crate) struct Record {
     events: Vec<Event>,
@@ -48,6 +48,13 @@ impl Record {
         self.events.push(Event { storage, value, digest });
         self.places.insert(key, seq);
         (seq, true)
+    }
+
+    /// Takes back every event past `last`.
+    pub(crate) fn truncate(&mut self, last: Seq) {
+        self.events.truncate(last as usize);
+        self.places.retain(|_, seq| *seq <= last);
+        self.storages.values_mut().for_each(|seqs| seqs.retain(|seq| *seq <= last));
     }
 
     /// The storage's events with `after < seq <= to`.

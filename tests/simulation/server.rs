@@ -1,4 +1,4 @@
-//! Owns one life of the server: hub, writer, reader and the queues between them, as the process
+//! Owns one life of the server: hub, writer, syncer, reader and the queues between them, as the process
 //! around them would connect them; and what holds of them after every step.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,11 +10,11 @@ use rill::event::Seq;
 use rill::hub::{Effect, Hub, Now, Options};
 use rill::id::Id;
 use rill::index::Published;
-use rill::message::{FromReader, FromWriter, Slot, ToReader, ToWriter};
+use rill::message::{FromReader, FromWriter, Slot, ToReader, ToSyncer, ToWriter};
 use rill::reader::Reader;
 use rill::route::Limits;
-use rill::store::{Checkpoint, StoreError};
-use rill::writer::{Wait, Writer};
+use rill::store::{Checkpoint, StoreError, SyncLog};
+use rill::writer::{Wait, Writer, syncer};
 
 use crate::random::Random;
 use crate::store::{Opened, Shared};
@@ -29,11 +29,13 @@ pub(crate) struct Server {
     pub(crate) epoch: String,
     writer: Writer,
     reader: Reader,
+    sync: Box<dyn SyncLog>,
     checkpoint: Box<dyn Checkpoint>,
     published: Published,
     shared: Shared,
     to_writer: VecDeque<ToWriter>,
     to_reader: VecDeque<ToReader>,
+    to_syncer: VecDeque<ToSyncer>,
     from_writer: VecDeque<FromWriter>,
     from_reader: VecDeque<FromReader>,
     checkpoint_due: bool,
@@ -83,10 +85,12 @@ impl Server {
             published: writer.published(),
             writer,
             reader: Reader::new(opened.reader, epoch, limits, seeds),
+            sync: opened.sync,
             checkpoint: opened.checkpoint,
             shared,
             to_writer: VecDeque::new(),
             to_reader: VecDeque::new(),
+            to_syncer: VecDeque::new(),
             from_writer: VecDeque::new(),
             from_reader: VecDeque::new(),
             checkpoint_due: false,
@@ -105,7 +109,7 @@ impl Server {
     }
 
     fn writer_step(&mut self, most: u64, random: &mut Random) -> Result<(), StoreError> {
-        let full = self.from_writer.len() >= config::NOTICES_MAX;
+        let full = self.to_syncer.len() >= config::UNSYNCED_MAX;
         if full || (self.to_writer.is_empty() && self.wait == Wait::Long) {
             return Ok(());
         }
@@ -131,13 +135,27 @@ impl Server {
         batch.drain(..).rev().for_each(|message| self.to_writer.push_front(message));
         self.wait = step.wait;
         self.checkpoint_due |= step.checkpoint;
-        self.from_writer.extend(notices);
+        if !notices.is_empty() {
+            self.to_syncer.push_back(self.writer.hand_over(notices));
+        }
         while self.to_writer.is_empty() && !random.one_in(4) && self.writer.index_ahead()? {
             self.wait = self.wait.min(Wait::Brief);
         }
         if !self.writer.has_unpublished() {
             self.check_index();
         }
+        Ok(())
+    }
+
+    /// A turn of the syncer. An error ends the process.
+    pub(crate) fn syncer_steps(&mut self, random: &mut Random) -> Result<(), StoreError> {
+        if self.to_syncer.is_empty() || self.from_writer.len() >= config::NOTICES_MAX {
+            return Ok(());
+        }
+        let taken = 1 + random.below(self.to_syncer.len() as u64) as usize;
+        let group = self.to_syncer.drain(..taken).collect();
+        let now = self.now;
+        self.from_writer.extend(syncer::step(&mut *self.sync, group, &|| now)?);
         Ok(())
     }
 
@@ -205,7 +223,7 @@ impl Server {
         }
         for notice in notices {
             if let FromWriter::Committed(commit) = &notice {
-                let durable = self.shared.lock().record.last();
+                let durable = self.shared.lock().durable;
                 assert!(commit.last <= durable, "what is visible is durable");
                 self.noticed = commit.last;
                 self.check_room(open, |hub| hub.from_writer(now, notice, &index));
@@ -256,6 +274,7 @@ impl Server {
     pub(crate) fn is_quiet(&self) -> bool {
         self.to_writer.is_empty()
             && self.to_reader.is_empty()
+            && self.to_syncer.is_empty()
             && self.from_writer.is_empty()
             && self.from_reader.is_empty()
             && self.wait == Wait::Long

@@ -25,8 +25,9 @@ pub(crate) struct World {
     network: Network,
     clients: Vec<Client>,
     faults: Faults,
-    /// The writer, and the reader, miss all but one of so many turns.
+    /// The writer, the syncer and the reader miss all but one of so many turns.
     writer_pace: u64,
+    syncer_pace: u64,
     reader_pace: u64,
     connections_max: usize,
     reads_failed: bool,
@@ -67,7 +68,7 @@ impl World {
             jumps: random.one_in(2),
         };
         let mut pace = || [1, 1, 4, 16][random.below(4) as usize];
-        let (writer_pace, reader_pace) = (pace(), pace());
+        let (writer_pace, syncer_pace, reader_pace) = (pace(), pace(), pace());
         let mut clients: Vec<Client> = (0..1 + random.below(4)).map(Client::appender).collect();
         clients.extend((0..1 + random.below(6)).map(|_| Client::subscriber()));
         clients.extend((0..random.below(4)).map(|_| Client::reader()));
@@ -84,6 +85,7 @@ impl World {
             clients,
             faults,
             writer_pace,
+            syncer_pace,
             reader_pace,
             connections_max,
             reads_failed: false,
@@ -121,15 +123,16 @@ impl World {
         let client = self.random.below(self.clients.len() as u64) as usize;
         let now = self.now();
         let (server, random) = (&mut self.server, &mut self.random);
-        let result = match random.below(12) {
+        let result = match random.below(13) {
             0 | 1 => return self.client_sends(client),
             2..=4 => return self.client_receives(client),
             5 => return self.network.write_one(&mut server.hub, now, random),
             6 => return self.network.read_one(&mut server.hub, now, random),
             7 | 8 if random.one_in(self.writer_pace) => server.writer_steps(random),
             9 if random.one_in(self.reader_pace) => return server.reader_steps(),
-            7..=9 => return,
-            10 => {
+            10 if random.one_in(self.syncer_pace) => server.syncer_steps(random),
+            7..=10 => return,
+            11 => {
                 let open: Vec<u32> = self.network.keys().collect();
                 server.hub_takes_notices(now, &open, random)
             }
@@ -155,9 +158,12 @@ impl World {
             7 if self.faults.outages => self.begin_or_end_an_outage(),
             8 if self.faults.crashes && self.random.one_in(3) => self.crash(),
             9 if self.faults.crashes && self.random.one_in(3) => {
-                let after = self.random.one_in(2);
-                let fault = if after { CommitFault::CrashAfter } else { CommitFault::CrashBefore };
-                self.disk.shared.lock().sabotage.commit = Some(fault);
+                let sabotage = &mut self.disk.shared.lock().sabotage;
+                match self.random.below(3) {
+                    0 => sabotage.commit = Some(CommitFault::CrashBefore),
+                    1 => sabotage.commit = Some(CommitFault::CrashAfter),
+                    _ => sabotage.sync = true,
+                }
             }
             10 if self.faults.jumps => self.jump(),
             // Nothing may depend on the wall clock.
@@ -218,7 +224,7 @@ impl World {
     /// The process dies, and another one starts over what is durable.
     fn crash(&mut self) {
         self.achieved.crashes += 1;
-        self.disk.crash();
+        self.disk.crash(&mut self.random);
         let noticed = self.server.noticed;
         let mut rest = self.network.crash(&mut self.random);
         for client in &mut self.clients {

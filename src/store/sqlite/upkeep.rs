@@ -102,8 +102,9 @@ impl Indexes {
         &self.live
     }
 
-    /// The work that appended events pay for, where much of it was not done between commits. Of what
-    /// others left they do no more than as much again.
+    /// The work that appended events pay for, where much of it was not done between commits. Their own
+    /// may be still, so they pay for those before them, and of what others left no more than as much
+    /// again.
     pub(super) fn ride_along(
         &mut self,
         conn: &Connection,
@@ -111,13 +112,12 @@ impl Indexes {
         tuning: &Tuning,
         events: usize,
     ) -> Result<(), StoreError> {
-        self.owed_events += events;
         // What a transaction folded is not folded again in it.
-        if self.owed_events < tuning.index_share_events || !self.pending.is_empty() {
-            return Ok(());
-        }
-        let events = self.take_owed(2 * events.max(tuning.index_share_events));
-        self.work_off(conn, unfolded, tuning, events)
+        let is_due = self.owed_events >= tuning.index_share_events && self.pending.is_empty();
+        let due =
+            if is_due { self.take_owed(2 * events.max(tuning.index_share_events)) } else { 0 };
+        self.owed_events += events;
+        if due > 0 { self.work_off(conn, unfolded, tuning, due) } else { Ok(()) }
     }
 
     /// Whether there is some of that work to be done before the next commit.
@@ -374,13 +374,20 @@ mod tests {
     fn a_commit_pays_no_more_of_what_others_left_than_its_own() {
         let tuning = Tuning::default();
         let (share, left) = (tuning.index_share_events, 100 * tuning.index_share_events);
-        for (events, paid) in [(1, 2 * share), (share, 2 * share), (3 * share, 6 * share)] {
+        for (left, events, paid) in [
+            (left, 1, 2 * share),
+            (left, share, 2 * share),
+            (left, 3 * share, 6 * share),
+            (share, 3 * share, share),
+            (share - 1, 3 * share, 0),
+        ] {
             let folder = Folder::new();
             let (conn, _lock) = file::open(&folder.file("db")).unwrap();
             let mut indexes = Indexes::load(&conn, &tuning).unwrap();
             indexes.owed_events = left;
             indexes.ride_along(&conn, &Unfolded::after(0), &tuning, events).unwrap();
-            assert_eq!(left + events - indexes.owed_events, paid, "with {events} events");
+            let seen = left + events - indexes.owed_events;
+            assert_eq!(seen, paid, "with {events} events and {left} left");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Owns the write-ahead log's size: how large it is, when a checkpoint is due, and how it starts
-//! over. Called by the writer between commits, and by the checkpointer. Copies nothing by itself:
-//! SQLite's automatic checkpoints are off on every connection.
+//! Owns the write-ahead log: that what was committed is synced, how large it is, when a checkpoint is
+//! due, and how it starts over. Called by the writer between commits, by the syncer and by the
+//! checkpointer. Copies nothing by itself: SQLite's automatic checkpoints are off on every connection.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rusqlite::{Connection, Row};
 
 use super::{BUSY_TIMEOUT, PAGE_BYTES, Tuning};
 use crate::config;
-use crate::store::{Checkpoint, StoreError};
+use crate::store::{Checkpoint, StoreError, SyncLog};
 
 const HEAD_BYTES: u64 = 32;
 const FRAME_BYTES: u64 = 24 + PAGE_BYTES;
@@ -167,6 +167,24 @@ pub(super) fn checkpoint(conn: &Connection, mode: &str) -> Result<Copied, StoreE
     Ok(if busy == 0 { Copied::All } else { Copied::Some })
 }
 
+/// The syncer's thread has this.
+pub(super) struct Syncer {
+    /// The file that SQLite writes it to, which stays the same as long as a connection is open.
+    pub(super) log: File,
+}
+
+impl SyncLog for Syncer {
+    fn sync(&mut self) -> Result<(), StoreError> {
+        synced(&self.log, "write-ahead log")
+    }
+}
+
+/// After a failed sync the kernel may call pages clean that never reached the disk.
+fn synced(file: &File, what: &str) -> Result<(), StoreError> {
+    file.sync_data()
+        .map_err(|error| StoreError::Fatal(format!("the {what} could not be synced: {error}")))
+}
+
 /// The checkpointer's thread has these.
 pub(super) struct Checkpointer {
     pub(super) conn: Connection,
@@ -180,9 +198,7 @@ impl Checkpoint for Checkpointer {
         let frames = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], copied)?;
         // SQLite syncs the copy only when nothing was committed meanwhile, and else leaves that to the
         // next checkpoint: the restart, which appends wait for.
-        self.database.sync_data().map_err(|error| {
-            StoreError::Fatal(format!("the database could not be synced: {error}"))
-        })?;
+        synced(&self.database, "database")?;
         Ok(bytes_of(u64::try_from(frames).unwrap_or(0)))
     }
 }

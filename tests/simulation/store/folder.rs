@@ -81,8 +81,8 @@ impl Folder {
         let opened = sqlite::open_with(&self.file(), tuning).expect("the database opens");
         let reader = sqlite::open_reader(&self.file()).expect("the database opens");
         let epochs = Epochs::new(&opened.epochs);
-        let (log, checkpoint, last) = (opened.log, opened.checkpoint, opened.last);
-        Opened { log, reader, checkpoint, epochs, last }
+        let sqlite::Opened { log, sync, checkpoint, last, .. } = opened;
+        Opened { log, reader, sync, checkpoint, epochs, last }
     }
 
     /// From now on this event cannot be written.

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use rill::event::{Epoch, Epochs, Hash, NewValue, Placed, Seq};
 use rill::id::Id;
 use rill::store::{
-    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey,
+    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey, SyncLog,
     Transaction, Upkeep, WriteLog,
 };
 
@@ -34,6 +34,7 @@ impl List {
         Opened {
             log: Box::new(Writer { shared: shared(), last, slices: 0, commits: Some(0) }),
             reader: Box::new(Reader { shared: shared(), visible: 0 }),
+            sync: Box::new(Nothing),
             checkpoint: Box::new(Nothing),
             epochs: Epochs::new(&self.epochs),
             last,
@@ -95,6 +96,12 @@ impl WriteLog for Writer {
 }
 
 struct Nothing;
+
+impl SyncLog for Nothing {
+    fn sync(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
 
 impl Checkpoint for Nothing {
     fn run(&mut self) -> Result<u64, StoreError> {
@@ -164,7 +171,7 @@ impl Reader {
 
 impl ReadLog for Reader {
     fn begin(&mut self) -> Result<(), StoreError> {
-        self.visible = self.shared.lock().record.last();
+        self.visible = self.shared.lock().durable;
         Ok(())
     }
 

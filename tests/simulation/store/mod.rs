@@ -1,6 +1,7 @@
 //! Owns the disk: what outlives a crash. Under every store stands the record of what was committed,
-//! and before it what the simulation breaks: commits and reads that fail, once or until they are
-//! healed, and a process that dies within a commit, before or after it became durable.
+//! and how much of it is durable; and before it what the simulation breaks: commits and reads that fail,
+//! once or until they are healed, and a process that dies within a commit, before or after it, or
+//! because a sync failed.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rill::event::{Epochs, Hash, Placed, Seq};
 use rill::id::Id;
 use rill::store::{
-    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey,
+    Batch, Checkpoint, Direction, Found, ReadLog, Source, StoreError, StoreGauges, Survey, SyncLog,
     Transaction, Upkeep, WriteLog,
 };
 
 use rusqlite::Connection;
 
+use super::random::Random;
 use super::record::Record;
 
 mod folder;
@@ -29,15 +31,17 @@ pub(crate) enum CommitFault {
     Busy,
     /// The second value that is new cannot be written.
     Within,
-    /// The process dies; nothing of the commit is durable.
+    /// The process dies; nothing was committed.
     CrashBefore,
-    /// The process dies when the commit is durable and nobody knows.
+    /// The process dies when it was committed and nobody knows.
     CrashAfter,
 }
 
 #[derive(Default)]
 pub(crate) struct Sabotage {
     pub(crate) commit: Option<CommitFault>,
+    /// The next sync fails.
+    pub(crate) sync: bool,
     /// So many calls of readers succeed before one fails.
     pub(crate) read: Option<u32>,
     /// Slices of upkeep, and checkpoints, that fail.
@@ -84,6 +88,10 @@ fn failed() -> StoreError {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) record: Record,
+    /// The last event that no crash takes away.
+    pub(crate) durable: Seq,
+    /// The last events of the commits since.
+    unsynced: Vec<Seq>,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -111,6 +119,7 @@ enum Engine {
 pub(crate) struct Opened {
     pub(crate) log: Box<dyn WriteLog>,
     pub(crate) reader: Box<dyn ReadLog>,
+    pub(crate) sync: Box<dyn SyncLog>,
     pub(crate) checkpoint: Box<dyn Checkpoint>,
     pub(crate) epochs: Epochs,
     pub(crate) last: Seq,
@@ -127,10 +136,17 @@ impl Disk {
         Disk { shared, engine }
     }
 
-    /// What a process that died leaves behind; called while it still has it open.
-    pub(crate) fn crash(&mut self) {
-        if let Engine::Sqlite(folder) = &mut self.engine {
-            folder.snatch();
+    /// What a process that died leaves behind; called while it still has it open. Of what was not
+    /// synced the system has all, and without power the list has only the first commits.
+    pub(crate) fn crash(&mut self, random: &mut Random) {
+        let state = &mut *self.shared.lock();
+        match &mut self.engine {
+            Engine::Sqlite(folder) => folder.snatch(),
+            Engine::List(_) => {
+                let kept = random.below(state.unsynced.len() as u64 + 1) as usize;
+                let last = state.unsynced[..kept].last().copied();
+                state.record.truncate(last.unwrap_or(state.durable));
+            }
         }
     }
 
@@ -140,7 +156,10 @@ impl Disk {
             Engine::List(list) => list.open(),
             Engine::Sqlite(folder) => folder.open(),
         };
-        assert_eq!(opened.last, self.shared.lock().record.last(), "what is durable stays");
+        let state = &mut *self.shared.lock();
+        assert_eq!(opened.last, state.record.last(), "what is durable stays");
+        state.durable = opened.last;
+        state.unsynced.clear();
         let folder = match &self.engine {
             Engine::List(_) => None,
             Engine::Sqlite(folder) => Some(folder.clone()),
@@ -148,8 +167,27 @@ impl Disk {
         Opened {
             log: Box::new(Written { shared: self.shared.clone(), log: opened.log, folder }),
             reader: Box::new(Read { shared: self.shared.clone(), log: opened.reader }),
+            sync: Box::new(Synced { shared: self.shared.clone(), log: opened.sync }),
             ..opened
         }
+    }
+}
+
+struct Synced {
+    shared: Shared,
+    log: Box<dyn SyncLog>,
+}
+
+impl SyncLog for Synced {
+    fn sync(&mut self) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.shared.lock().sabotage.sync) {
+            return Err(StoreError::Fatal(WHY.to_owned()));
+        }
+        self.log.sync()?;
+        let state = &mut *self.shared.lock();
+        state.durable = state.record.last();
+        state.unsynced.clear();
+        Ok(())
     }
 }
 
@@ -264,11 +302,12 @@ impl Transaction for Writing<'_> {
             _ => {}
         }
         self.transaction.commit()?;
-        let record = &mut self.shared.lock().record;
+        let state = &mut *self.shared.lock();
         for (id, value, placed) in &self.written {
-            let (seq, new) = record.append(id.as_str(), value);
+            let (seq, new) = state.record.append(id.as_str(), value);
             assert_eq!(*placed, Placed { seq, new }, "a value stands once in its storage");
         }
+        state.unsynced.push(state.record.last());
         if self.fault == Some(CommitFault::CrashAfter) { Err(fatal()) } else { Ok(()) }
     }
 }
@@ -287,7 +326,7 @@ impl Read {
 
     /// Nobody asks for what is not durable: it would be visible before.
     fn durable(&self, to: Seq) {
-        assert!(to <= self.shared.lock().record.last(), "what is visible is durable");
+        assert!(to <= self.shared.lock().durable, "what is visible is durable");
     }
 }
 
