@@ -213,6 +213,9 @@ pub const MESSAGE_BYTES: usize = 512;
 /// Appends, and bytes of values, that one transaction takes beside large ones.
 pub const COMMIT_APPENDS_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
+/// So few values the writer syncs by itself where nothing else waits: to hand them over is two changes of
+/// threads, which few do not share.
+pub const SYNC_FEW: usize = 8;
 /// Transactions that wait to be synced, together; the writer waits beyond it, and what it then takes is
 /// one transaction.
 pub const UNSYNCED_MAX: usize = 4;

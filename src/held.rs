@@ -1,5 +1,6 @@
 //! Owns a count of something that is held in several places and threads at once, such as the memory
-//! of filters: whoever holds a part gives it back by being dropped. The hub limits by it.
+//! of filters: whoever holds a part gives it back by being dropped. The hub limits by it, and the
+//! writer knows by it whether all was told.
 
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
@@ -15,10 +16,10 @@ pub struct Held {
 }
 
 impl Counter {
-    // Relaxed: the number orders nothing else. Only the hub adds, so that what it has read can only
-    // have become less.
+    /// Only one thread adds, so that what it has read can only have become less. Whatever was done
+    /// before a part was given back was done before it is seen to be.
     pub fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 
     pub fn hold(&self, amount: usize) -> Held {
@@ -29,7 +30,7 @@ impl Counter {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.counter.0.fetch_sub(self.amount, Ordering::Relaxed);
+        self.counter.0.fetch_sub(self.amount, Ordering::Release);
     }
 }
 

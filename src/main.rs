@@ -19,7 +19,8 @@ use rill::reactor::{self, Foundation, Reactor};
 use rill::reader::{self, Reader};
 use rill::route::Limits;
 use rill::store::{StoreError, backup, sqlite};
-use rill::writer::{self, Writer, syncer};
+use rill::writer::syncer::{self, Teller};
+use rill::writer::{self, Writer};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -90,13 +91,17 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let checkpointer = spawn("rill-checkpointer", move || {
         writer::run_checkpointer(checkpoint, checkpoint_requests, from_checkpointer);
     })?;
-    let (sync, wake) = (opened.sync, wake(&waker));
-    let channels = syncer::Channels { inbox: syncer_inbox, notices, wake };
-    let syncer = spawn("rill-syncer", move || or_die(syncer::run(sync, channels)))?;
+    let teller = Arc::new(Teller::new(opened.sync, notices, wake(&waker)));
+    let told = Arc::clone(&teller);
+    let syncer = spawn("rill-syncer", move || or_die(syncer::run(&told, &syncer_inbox)))?;
     let writer = Writer::new(opened.log);
     let published = writer.published();
-    let channels =
-        writer::Channels { inbox: writer_inbox, syncer: to_syncer, checkpointer: to_checkpointer };
+    let channels = writer::Channels {
+        inbox: writer_inbox,
+        syncer: to_syncer,
+        teller,
+        checkpointer: to_checkpointer,
+    };
     let writer = spawn("rill-writer", move || or_die(writer::run(writer, channels)))?;
 
     let hub = Hub::new(Options {
@@ -140,7 +145,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<Joi
     thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-fn wake(waker: &Arc<Waker>) -> Box<dyn Fn() + Send> {
+fn wake(waker: &Arc<Waker>) -> Box<dyn Fn() + Send + Sync> {
     let waker = Arc::clone(waker);
     Box::new(move || {
         if let Err(error) = waker.wake() {

@@ -411,7 +411,7 @@ impl FromReader {
 #[derive(Debug)]
 pub struct ToSyncer {
     pub notices: Vec<FromWriter>,
-    /// Dropped before they are told.
+    /// Dropped when they are told.
     pub untold: Held,
 }
 

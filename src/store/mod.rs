@@ -84,10 +84,10 @@ pub trait Transaction {
     fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 
-/// Makes commits durable, on a thread of its own, while others are made.
-pub trait SyncLog: Send {
+/// Makes commits durable, on whatever thread, while others are made.
+pub trait SyncLog: Send + Sync {
     /// Returns once all is durable that was committed before the call. Every error is fatal.
-    fn sync(&mut self) -> Result<(), StoreError>;
+    fn sync(&self) -> Result<(), StoreError>;
 }
 
 /// Copies the write-ahead log into the database, on a thread of its own.

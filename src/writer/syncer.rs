@@ -1,7 +1,8 @@
 //! Owns the syncer: what the writer committed while the last sync went on is made durable by the next,
 //! all of it at once, and its notices are told after that, in the order in which they came. So commits
 //! are written while others are synced, and how many share a sync needs no rule. `step` is that, `run`
-//! the loop around it, and `Pace` says where a sync waits for more. Called by `main`.
+//! the loop around it, which waits for late ones where syncs are long, and `Teller` what the writer
+//! uses, too, where there is nothing to be done meanwhile. Called by `main` and by the writer.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +11,23 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use crate::config;
 use crate::message::{FromWriter, ToSyncer};
 use crate::store::{StoreError, SyncLog};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// Makes durable what was committed, and returns the notices that may be told then. An error is the
 /// end: what the disk holds is no longer known.
 pub fn step(
-    log: &mut dyn SyncLog,
-    group: Vec<ToSyncer>,
+    log: &dyn SyncLog,
+    group: &mut [ToSyncer],
     clock: &dyn Fn() -> Duration,
 ) -> Result<Vec<FromWriter>, StoreError> {
     let mut took = Duration::ZERO;
-    if appends(&group) > 0 {
+    if appends(group) > 0 {
         let begin = clock();
         log.sync()?;
         took = clock() - begin;
     }
-    let mut notices: Vec<FromWriter> = group.into_iter().flat_map(|told| told.notices).collect();
+    let mut notices: Vec<FromWriter> =
+        group.iter_mut().flat_map(|told| told.notices.drain(..)).collect();
     for notice in &mut notices {
         if let FromWriter::Committed(commit) = notice {
             commit.took += took;
@@ -33,36 +36,102 @@ pub fn step(
     Ok(notices)
 }
 
-/// The channels of the syncer's thread.
-pub struct Channels {
-    pub inbox: Receiver<ToSyncer>,
-    pub notices: Sender<FromWriter>,
-    pub wake: Box<dyn Fn() + Send>,
+/// What writer and syncer share: either may tell, but only while the other has nothing that is untold.
+pub struct Teller {
+    log: Box<dyn SyncLog>,
+    notices: Sender<FromWriter>,
+    wake: Box<dyn Fn() + Send + Sync>,
+    /// What a sync takes: as many take longer as do not. One beside a checkpoint says nothing of the
+    /// others.
+    usual_sync_microseconds: AtomicUsize,
+}
+
+impl Teller {
+    pub fn new(
+        log: Box<dyn SyncLog>,
+        notices: Sender<FromWriter>,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Teller {
+        Teller { log, notices, wake, usual_sync_microseconds: AtomicUsize::new(0) }
+    }
+
+    /// The group counts as told when this returns.
+    pub fn tell(
+        &self,
+        mut group: Vec<ToSyncer>,
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<(), StoreError> {
+        let is_synced = appends(&group) > 0;
+        let begin = clock();
+        let notices = step(&*self.log, &mut group, clock)?;
+        if is_synced {
+            self.note(clock() - begin);
+        }
+        for notice in notices {
+            // The loop takes notices only when it is awake.
+            if let Err(TrySendError::Full(notice)) = self.notices.try_send(notice) {
+                (self.wake)();
+                let _ = self.notices.send(notice);
+            }
+        }
+        (self.wake)();
+        Ok(())
+    }
+
+    fn note(&self, took: Duration) {
+        let usual = self.usual_sync();
+        let step = usual / config::PACE_SYNCS + Duration::from_micros(1);
+        let usual = if took > usual { usual + step } else { usual.saturating_sub(step) };
+        self.usual_sync_microseconds.store(usual.as_micros() as usize, Ordering::Relaxed);
+    }
+
+    fn usual_sync(&self) -> Duration {
+        Duration::from_micros(self.usual_sync_microseconds.load(Ordering::Relaxed) as u64)
+    }
+
+    /// Whether a sync takes so long that it is worth waiting for others.
+    pub fn is_slow(&self) -> bool {
+        self.usual_sync() >= Duration::from_millis(config::SYNC_LONG)
+    }
 }
 
 /// The syncer's thread: until the writer is gone, and everything it said is told.
-pub fn run(mut log: Box<dyn SyncLog>, channels: Channels) -> Result<(), StoreError> {
+pub fn run(teller: &Teller, inbox: &Receiver<ToSyncer>) -> Result<(), StoreError> {
     let origin = Instant::now();
-    let clock = move || origin.elapsed();
-    let mut pace = Pace::default();
-    let mut group = Vec::new();
+    let clock = || origin.elapsed();
+    let mut circulating = Circulating::default();
+    let mut next = Vec::new();
     loop {
+        let mut group = std::mem::take(&mut next);
         if group.is_empty() {
-            let Ok(first) = channels.inbox.recv() else { return Ok(()) };
+            let Ok(first) = inbox.recv() else { return Ok(()) };
             group.push(first);
         }
-        group.extend(channels.inbox.try_iter());
-        if appends(&group) > 0 {
-            await_others(&channels.inbox, pace.awaited(), &mut group);
+        group.extend(inbox.try_iter());
+        if teller.is_slow() && appends(&group) > 0 {
+            let patience = teller.usual_sync() / config::SYNC_PATIENCE_PART;
+            await_others(inbox, circulating.appends, patience, &mut group);
         }
         let synced = appends(&group);
-        let begin = clock();
-        let notices = step(&mut *log, std::mem::take(&mut group), &clock)?;
-        if synced > 0 {
-            group.extend(channels.inbox.try_iter());
-            pace.synced(synced, clock() - begin, appends(&group));
-        }
-        tell(&channels, notices);
+        teller.tell(group, &clock)?;
+        next.extend(inbox.try_iter());
+        circulating.note(synced + appends(&next));
+    }
+}
+
+/// Appends on their way round. Whoever was answered appends again a moment later, which is a moment
+/// after the next sync has begun: where syncs are long, groups would form that have every other one
+/// only.
+#[derive(Debug, Default)]
+struct Circulating {
+    /// The most that were synced and came meanwhile, slowly forgotten.
+    appends: usize,
+}
+
+impl Circulating {
+    fn note(&mut self, appends: usize) {
+        let forgotten = self.appends.div_ceil(config::PACE_SYNCS as usize);
+        self.appends = appends.max(self.appends - forgotten);
     }
 }
 
@@ -79,7 +148,8 @@ fn appends(group: &[ToSyncer]) -> usize {
 /// Takes what is on its way, until there are so many appends or so much time has passed.
 fn await_others(
     inbox: &Receiver<ToSyncer>,
-    (awaited, patience): (usize, Duration),
+    awaited: usize,
+    patience: Duration,
     group: &mut Vec<ToSyncer>,
 ) {
     let end = Instant::now() + patience;
@@ -87,48 +157,6 @@ fn await_others(
         && let Ok(told) = inbox.recv_deadline(end)
     {
         group.push(told);
-    }
-}
-
-/// The loop takes notices only when it is awake: it is woken before a full queue is waited for.
-fn tell(channels: &Channels, notices: Vec<FromWriter>) {
-    for notice in notices {
-        if let Err(TrySendError::Full(notice)) = channels.notices.try_send(notice) {
-            (channels.wake)();
-            let _ = channels.notices.send(notice);
-        }
-    }
-    (channels.wake)();
-}
-
-/// What a sync waits for. Whoever was answered appends again a moment later, which is a moment after
-/// the next sync has begun: where syncs are long, groups would form that have every other one only.
-#[derive(Debug, Default)]
-struct Pace {
-    /// Appends on their way round: the most that were synced and came meanwhile, slowly forgotten.
-    circulating: usize,
-    /// What a sync takes: as many take longer as do not. One beside a checkpoint says nothing of the
-    /// others.
-    sync: Duration,
-}
-
-impl Pace {
-    fn synced(&mut self, appends: usize, took: Duration, came: usize) {
-        let forgotten = self.circulating.div_ceil(config::PACE_SYNCS as usize);
-        self.circulating = (appends + came).max(self.circulating - forgotten);
-        let step = self.sync / config::PACE_SYNCS + Duration::from_micros(1);
-        if took > self.sync {
-            self.sync += step;
-        } else {
-            self.sync = self.sync.saturating_sub(step);
-        }
-    }
-
-    /// How many appends the next sync waits for, and for how long.
-    fn awaited(&self) -> (usize, Duration) {
-        let is_long = self.sync >= Duration::from_millis(config::SYNC_LONG);
-        let awaited = if is_long { self.circulating } else { 0 };
-        (awaited, self.sync / config::SYNC_PATIENCE_PART)
     }
 }
 
@@ -150,7 +178,7 @@ mod tests {
     }
 
     impl SyncLog for Log {
-        fn sync(&mut self) -> Result<(), StoreError> {
+        fn sync(&self) -> Result<(), StoreError> {
             self.begins.send(()).unwrap();
             self.ends.recv().unwrap()
         }
@@ -181,8 +209,9 @@ mod tests {
         let (notices, from_syncer) = bounded(config::NOTICES_MAX);
         let (begins, begun) = bounded(0);
         let (ends, ended) = bounded(0);
-        let channels = Channels { inbox, notices, wake: Box::new(|| {}) };
-        let syncer = std::thread::spawn(|| run(Box::new(Log { begins, ends: ended }), channels));
+        let log = Box::new(Log { begins, ends: ended });
+        let teller = Teller::new(log, notices, Box::new(|| {}));
+        let syncer = std::thread::spawn(move || run(&teller, &inbox));
         let told_by_now = || from_syncer.try_iter().map(|notice| seq(&notice)).collect::<Vec<_>>();
 
         to_syncer.send(told(vec![FromWriter::Joined { slot: 0, last: 1 }])).unwrap();
@@ -217,47 +246,41 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         for (awaited, patience, taken) in [(0, hour, 0), (2, hour, 2), (9, Duration::ZERO, 5)] {
             let mut group = Vec::new();
-            await_others(&inbox, (awaited, patience), &mut group);
+            await_others(&inbox, awaited, patience, &mut group);
             assert_eq!(group.len(), taken, "of {awaited}");
             group.into_iter().for_each(|told| to_syncer.send(told).unwrap());
         }
         drop(to_syncer);
         let mut group = Vec::new();
-        await_others(&inbox, (9, hour), &mut group);
+        await_others(&inbox, 9, hour, &mut group);
         assert_eq!(group.len(), 5, "the writer is gone");
     }
 
-    fn after_many(appends: usize, microseconds: u64, came: usize) -> (usize, Duration) {
-        let mut pace = Pace::default();
-        for _ in 0..400 {
-            pace.synced(appends, Duration::from_micros(microseconds), came);
-        }
-        pace.awaited()
-    }
-
     #[test]
-    fn others_are_waited_for_where_a_sync_is_long() {
-        for (appends, microseconds, came, expected) in
-            [(32, 5_000, 32, 64), (32, 900, 32, 0), (1, 5_000, 0, 1), (400, 1_100, 0, 400)]
+    fn syncs_are_slow_when_most_are() {
+        let (notices, _from_syncer) = bounded(1);
+        let (begins, _begun) = bounded(0);
+        let (_ends, ends) = bounded(0);
+        let teller = Teller::new(Box::new(Log { begins, ends }), notices, Box::new(|| {}));
+        for (microseconds, expected) in [(900, false), (1_200, true), (50_000, true), (300, false)]
         {
-            let (awaited, patience) = after_many(appends, microseconds, came);
-            assert_eq!(awaited, expected, "{appends} {microseconds} {came}");
-            assert!(patience <= Duration::from_micros(microseconds / 15));
+            (0..400).for_each(|_| teller.note(Duration::from_micros(microseconds)));
+            assert_eq!(teller.is_slow(), expected, "{microseconds}");
+            teller.note(Duration::from_secs(1));
+            assert_eq!(teller.is_slow(), expected, "one says little");
         }
     }
 
     #[test]
     fn more_are_noticed_at_once_and_fewer_soon() {
-        let mut pace = Pace::default();
-        let mut circulating = |appends| {
-            pace.synced(appends, Duration::ZERO, 0);
-            pace.circulating
+        let mut circulating = Circulating::default();
+        let mut note = |appends| {
+            circulating.note(appends);
+            circulating.appends
         };
-        for _ in 0..200 {
-            circulating(10);
-        }
-        assert_eq!(circulating(300), 300);
-        let syncs = (0..).find(|_| circulating(10) == 10).unwrap();
+        assert_eq!((0..200).map(|_| note(10)).max(), Some(10));
+        assert_eq!(note(300), 300);
+        let syncs = (0..).find(|_| note(10) == 10).unwrap();
         assert!((10..100).contains(&syncs), "{syncs} syncs");
     }
 }

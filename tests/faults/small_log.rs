@@ -4,6 +4,7 @@
 //! over every few commits.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -12,7 +13,8 @@ use rill::event::NewValue;
 use rill::id::Id;
 use rill::message::{Append, Commit, FromWriter, ToWriter, Token};
 use rill::store::sqlite::{self, Tuning};
-use rill::writer::{self, Channels, Writer, syncer};
+use rill::writer::syncer::{self, Teller};
+use rill::writer::{self, Channels, Writer};
 
 use crate::disk::State;
 use crate::harness::{Process, Random};
@@ -130,9 +132,9 @@ fn serve(db: &Path) -> (Sender<ToWriter>, Receiver<FromWriter>) {
     let back = to_writer.clone();
     thread::spawn(move || writer::run_checkpointer(opened.checkpoint, requests, back));
     let (to_syncer, from_writer) = bounded(config::UNSYNCED_MAX);
-    let channels = syncer::Channels { inbox: from_writer, notices, wake: Box::new(|| {}) };
-    thread::spawn(move || syncer::run(opened.sync, channels));
-    let channels = Channels { inbox, syncer: to_syncer, checkpointer };
+    let teller = Arc::new(Teller::new(opened.sync, notices, Box::new(|| {})));
+    let channels = Channels { inbox, syncer: to_syncer, teller: Arc::clone(&teller), checkpointer };
+    thread::spawn(move || syncer::run(&teller, &from_writer));
     thread::spawn(move || writer::run(Writer::new(opened.log), channels));
     (to_writer, from_syncer)
 }

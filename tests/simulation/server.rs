@@ -153,9 +153,9 @@ impl Server {
             return Ok(());
         }
         let taken = 1 + random.below(self.to_syncer.len() as u64) as usize;
-        let group = self.to_syncer.drain(..taken).collect();
+        let mut group: Vec<ToSyncer> = self.to_syncer.drain(..taken).collect();
         let now = self.now;
-        self.from_writer.extend(syncer::step(&mut *self.sync, group, &|| now)?);
+        self.from_writer.extend(syncer::step(&*self.sync, &mut group, &|| now)?);
         Ok(())
     }
 

@@ -167,14 +167,14 @@ pub(super) fn checkpoint(conn: &Connection, mode: &str) -> Result<Copied, StoreE
     Ok(if busy == 0 { Copied::All } else { Copied::Some })
 }
 
-/// The syncer's thread has this.
+/// Syncs what was committed.
 pub(super) struct Syncer {
     /// The file that SQLite writes it to, which stays the same as long as a connection is open.
     pub(super) log: File,
 }
 
 impl SyncLog for Syncer {
-    fn sync(&mut self) -> Result<(), StoreError> {
+    fn sync(&self) -> Result<(), StoreError> {
         synced(&self.log, "write-ahead log")
     }
 }

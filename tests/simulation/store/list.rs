@@ -98,7 +98,7 @@ impl WriteLog for Writer {
 struct Nothing;
 
 impl SyncLog for Nothing {
-    fn sync(&mut self) -> Result<(), StoreError> {
+    fn sync(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -179,7 +179,7 @@ struct Synced {
 }
 
 impl SyncLog for Synced {
-    fn sync(&mut self) -> Result<(), StoreError> {
+    fn sync(&self) -> Result<(), StoreError> {
         if std::mem::take(&mut self.shared.lock().sabotage.sync) {
             return Err(StoreError::Fatal(WHY.to_owned()));
         }
