@@ -116,7 +116,7 @@ fn a_start_goes_by_nothing_that_a_backup_knows_of_the_log() {
     let server = server.stop().start();
     let mut again = Client::new(server.address(), &["s"]);
     let fault = Fault { call: "fdatasync", error: "EIO", when: "1".to_owned() };
-    let attached = Attached::to(&server, "rill-syncer", &[LOG], &fault);
+    let attached = Attached::to_each(&server, &[LOG], &fault);
     assert_eq!(again.append("s", &["unsynced".repeat(LARGE_BYTES / 8)]), Err(Gone));
     assert!(attached.detach(), "no sync failed");
     let mut backup = Backup::stopped_in_the_middle(&folder);

@@ -66,6 +66,7 @@ const SERVE_CALLS: &[(&str, &str, &str, Script)] = &[
     (WRITER, "%%stat", "EIO", Script::Small),
     (WRITER, "ftruncate", "EIO", Script::Small),
     (WRITER, "pread64", "EIO", Script::Small),
+    (WRITER, "fdatasync", "EIO", Script::Small),
     (SYNCER, "fdatasync", "EIO", Script::Small),
     (READER, "pread64", "EIO", Script::Small),
     (READER, "%%stat", "EIO", Script::Small),

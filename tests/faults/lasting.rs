@@ -159,7 +159,7 @@ fn after_a_sync_that_failed_nothing_is_acknowledged() {
     let mut scene = Scene::on(Arc::new(Folder::new()));
     // Only one: a second try would succeed, and mean nothing.
     let once = Fault { when: "1".to_owned(), ..for_good("fdatasync", "EIO") };
-    let attached = Attached::to(&scene.server, "rill-syncer", strace::all_files(), &once);
+    let attached = Attached::to_each(&scene.server, strace::all_files(), &once);
     assert_eq!(scene.client.append("s0", &["unsynced".to_owned()]), Err(Gone));
     let (code, _, said) = scene.server.process.outcome();
     assert_eq!(code, Some(1));

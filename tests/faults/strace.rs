@@ -62,6 +62,11 @@ impl Attached {
         Attached::with(server, files, options.into_iter().chain(fault.words()))
     }
 
+    /// The same of every thread, each of which counts its own.
+    pub(crate) fn to_each(server: &Server, files: &[&str], fault: &Fault) -> Attached {
+        Attached::to_all(server, files, &fault.words())
+    }
+
     /// To every thread, with these options.
     pub(crate) fn to_all(server: &Server, files: &[&str], options: &[String]) -> Attached {
         let all = ["-f".to_owned(), "-p".to_owned(), server.process.id().to_string()];
