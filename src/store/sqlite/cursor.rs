@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::block::{Entries, Malformed, Place, PostingKey, find_group, posting_key};
+use super::block::{Entries, Malformed, Place, find_group, posting_key};
 use super::error::corrupt;
 use super::segment::Segment;
 use crate::event::{Hash, Seq};
@@ -66,24 +66,23 @@ pub(super) fn floor_block<T>(
     segment: &Segment,
     storage: StorageKey,
     seq: Seq,
-    read: impl FnOnce(PostingKey, &[u8]) -> Result<T, StoreError>,
+    read: impl FnOnce(i64, &[u8]) -> Result<T, StoreError>,
 ) -> Result<Option<T>, StoreError> {
     let mut statement = conn.prepare_cached(
-        "SELECT key, data FROM posting WHERE segment = ?1 AND key <= ?2 ORDER BY key DESC LIMIT 1",
+        "SELECT block, data FROM posting WHERE segment = ?1 AND key <= ?2 \
+         ORDER BY key DESC LIMIT 1",
     )?;
     let key = posting_key(storage, seq);
     let read = statement
         .query_row(params![segment.number, key], |row| {
-            Ok(key_and_block(row).and_then(|(key, block)| read(key, block)))
+            Ok(number_and_block(row).and_then(|(number, block)| read(number, block)))
         })
         .optional()?;
     read.transpose()
 }
 
-fn key_and_block<'a>(row: &'a Row<'_>) -> Result<(PostingKey, &'a [u8]), StoreError> {
-    let key = row.get_ref(0)?.as_blob().ok().and_then(|key| key.try_into().ok());
-    let block = row.get_ref(1)?.as_blob().map_err(|_| Malformed)?;
-    Ok((key.ok_or(Malformed)?, block))
+fn number_and_block<'a>(row: &'a Row<'_>) -> Result<(i64, &'a [u8]), StoreError> {
+    Ok((row.get(0)?, row.get_ref(1)?.as_blob().map_err(|_| Malformed)?))
 }
 
 /// A walk through a segment.
@@ -96,8 +95,8 @@ pub(super) struct SegmentCursor<'a> {
     blocks_read: usize,
     /// The events read and not visited.
     events: VecDeque<(Seq, Hash)>,
-    /// The block after which, in walking direction, the storage may go on.
-    goes_on_after: Option<PostingKey>,
+    /// The number of the block after which, in walking direction, the storage may go on.
+    goes_on_after: Option<i64>,
 }
 
 impl<'a> SegmentCursor<'a> {
@@ -122,17 +121,18 @@ impl<'a> SegmentCursor<'a> {
             Direction::NewestFirst => wanted.to.min(segment.last),
         };
         let storage = wanted.storage;
-        let found =
-            floor_block(conn, &segment, storage, start, |key, block| cursor.take(key, block))?;
+        let found = floor_block(conn, &segment, storage, start, |number, block| {
+            cursor.take(number, block)
+        })?;
         if found.is_none() && direction == Direction::OldestFirst {
-            cursor.goes_on_after = Some(posting_key(storage, start));
+            cursor.goes_on_after = Some(segment.block_numbers().start - 1);
         }
         cursor.refill()?;
         Ok(cursor)
     }
 
     /// Takes the wanted events of a block, and notes whether the storage may go on.
-    fn take(&mut self, key: PostingKey, block: &[u8]) -> Result<(), StoreError> {
+    fn take(&mut self, number: i64, block: &[u8]) -> Result<(), StoreError> {
         let goes_on = match find_group(block, self.wanted.storage)? {
             Place::Here { group, ends } => {
                 let reaches_end = self.take_entries(group.entries);
@@ -144,7 +144,7 @@ impl<'a> SegmentCursor<'a> {
             Place::Passed => false,
             Place::Beyond => self.direction == Direction::OldestFirst,
         };
-        self.goes_on_after = goes_on.then_some(key);
+        self.goes_on_after = goes_on.then_some(number);
         Ok(())
     }
 
@@ -169,23 +169,28 @@ impl<'a> SegmentCursor<'a> {
 
     fn refill(&mut self) -> Result<(), StoreError> {
         while self.events.is_empty()
-            && let Some(key) = self.goes_on_after.take()
+            && let Some(number) = self.goes_on_after.take()
         {
-            let mut statement = self.conn.prepare_cached(match self.direction {
-                Direction::OldestFirst => {
-                    "SELECT key, data FROM posting WHERE segment = ?1 AND key > ?2 \
-                     ORDER BY key LIMIT ?3"
-                }
-                Direction::NewestFirst => {
-                    "SELECT key, data FROM posting WHERE segment = ?1 AND key < ?2 \
-                     ORDER BY key DESC LIMIT ?3"
-                }
-            })?;
-            let mut rows =
-                statement.query(params![self.segment.number, key, self.blocks_read as i64])?;
+            let numbers = self.segment.block_numbers();
+            let (sql, start, end) = match self.direction {
+                Direction::OldestFirst => (
+                    "SELECT block, data FROM posting WHERE block >= ?1 AND block < ?2 \
+                     ORDER BY block LIMIT ?3",
+                    number + 1,
+                    numbers.end,
+                ),
+                Direction::NewestFirst => (
+                    "SELECT block, data FROM posting WHERE block >= ?1 AND block < ?2 \
+                     ORDER BY block DESC LIMIT ?3",
+                    numbers.start,
+                    number,
+                ),
+            };
+            let mut statement = self.conn.prepare_cached(sql)?;
+            let mut rows = statement.query(params![start, end, self.blocks_read as i64])?;
             while let Some(row) = rows.next()? {
-                let (key, block) = key_and_block(row)?;
-                self.take(key, block)?;
+                let (number, block) = number_and_block(row)?;
+                self.take(number, block)?;
                 if self.goes_on_after.is_none() {
                     break;
                 }

@@ -8,15 +8,19 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
+use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::segment::block_number;
 use super::{BUSY_TIMEOUT, OpenError, PAGE_BYTES};
 use crate::config::WRITER_PAGE_CACHE_BYTES;
 use crate::store::StoreError;
 
 /// "rill", in the header's field for the kind of an SQLite database.
 const APPLICATION_ID: i32 = 0x7269_6c6c;
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
+/// Whose blocks are rows of trees that hold them in inner pages, too. Upgraded as it is opened.
+const FORMER_SCHEMA_VERSION: i32 = 1;
 
 /// SQLite's own header.
 const HEADER_BYTES: u64 = 100;
@@ -33,17 +37,23 @@ const SCHEMA: &str = "
     CREATE TABLE segment(
         change INTEGER PRIMARY KEY, number INTEGER NOT NULL, level INTEGER NOT NULL,
         first INTEGER NOT NULL, last INTEGER NOT NULL);
-    CREATE TABLE posting(
-        segment INTEGER NOT NULL, key BLOB NOT NULL, data BLOB NOT NULL,
-        PRIMARY KEY(segment, key)) WITHOUT ROWID;
-    CREATE TABLE digest(
-        segment INTEGER NOT NULL, key INTEGER NOT NULL, offset INTEGER NOT NULL,
-        data BLOB NOT NULL, PRIMARY KEY(segment, key, offset)) WITHOUT ROWID;
     CREATE TABLE filter(
         segment INTEGER NOT NULL, part INTEGER NOT NULL, data BLOB NOT NULL,
         PRIMARY KEY(segment, part)) WITHOUT ROWID;
     CREATE TABLE epoch(
         start INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL);";
+
+/// A block fills a page by itself, numbered as `segment::block_number` has it; where it stands in its
+/// segment is in a tree beside it, of which a page holds a hundred.
+const BLOCKS_SCHEMA: &str = "
+    CREATE TABLE posting(
+        block INTEGER PRIMARY KEY, segment INTEGER NOT NULL, key BLOB NOT NULL,
+        data BLOB NOT NULL);
+    CREATE UNIQUE INDEX posting_place ON posting(segment, key);
+    CREATE TABLE digest(
+        block INTEGER PRIMARY KEY, segment INTEGER NOT NULL, key INTEGER NOT NULL,
+        offset INTEGER NOT NULL, data BLOB NOT NULL);
+    CREATE UNIQUE INDEX digest_place ON digest(segment, key, offset);";
 
 /// What the start of a file says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +115,56 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File), OpenError> {
     }
     make_or_check(&conn)?;
     configure(&conn, WRITER_PAGE_CACHE_BYTES)?;
+    upgrade(&conn)?;
     Ok((conn, lock))
+}
+
+/// All blocks move to the tables that hold them now, in one transaction.
+fn upgrade(conn: &Connection) -> Result<(), StoreError> {
+    let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version != FORMER_SCHEMA_VERSION {
+        return Ok(());
+    }
+    log::info!("upgrading the indexes of the database, once");
+    let transaction = conn.unchecked_transaction()?;
+    conn.execute_batch(
+        "ALTER TABLE posting RENAME TO former_posting; ALTER TABLE digest RENAME TO former_digest;",
+    )?;
+    conn.execute_batch(BLOCKS_SCHEMA)?;
+    move_blocks(
+        conn,
+        "SELECT segment, key, data FROM former_posting ORDER BY segment, key",
+        "INSERT INTO posting(block, segment, key, data) VALUES(?, ?, ?, ?)",
+    )?;
+    move_blocks(
+        conn,
+        "SELECT segment, key, offset, data FROM former_digest ORDER BY segment, key, offset",
+        "INSERT INTO digest(block, segment, key, offset, data) VALUES(?, ?, ?, ?, ?)",
+    )?;
+    conn.execute_batch(&format!(
+        "DROP TABLE former_posting; DROP TABLE former_digest; \
+         PRAGMA user_version = {SCHEMA_VERSION};"
+    ))?;
+    Ok(transaction.commit()?)
+}
+
+/// Inserts what is selected, which begins with the segment's number, after the number of the block.
+fn move_blocks(conn: &Connection, select: &str, insert: &str) -> Result<(), StoreError> {
+    let mut select = conn.prepare(select)?;
+    let mut insert = conn.prepare(insert)?;
+    let columns = select.column_count();
+    let mut rows = select.query([])?;
+    let mut last = (0, 0);
+    while let Some(row) = rows.next()? {
+        let segment: i64 = row.get(0)?;
+        last = (segment, if last.0 == segment { last.1 + 1 } else { 0 });
+        insert.raw_bind_parameter(1, block_number(segment, last.1))?;
+        for column in 0..columns {
+            insert.raw_bind_parameter(column + 2, ToSqlOutput::Borrowed(row.get_ref(column)?))?;
+        }
+        insert.raw_execute()?;
+    }
+    Ok(())
 }
 
 /// Makes what a crash left in the log durable, while nobody else has the database open: what others
@@ -230,7 +289,7 @@ fn i32_at(head: &[u8], at: usize) -> i32 {
 
 fn check(application_id: i32, version: i32) -> Result<Kind, OpenError> {
     match (application_id, version) {
-        (APPLICATION_ID, SCHEMA_VERSION) => Ok(Kind::Rill),
+        (APPLICATION_ID, FORMER_SCHEMA_VERSION | SCHEMA_VERSION) => Ok(Kind::Rill),
         (APPLICATION_ID, version) if version > SCHEMA_VERSION => Err(OpenError::Newer(version)),
         (APPLICATION_ID, _) => Err(OpenError::NotRill),
         _ => Err(OpenError::OtherProgram),
@@ -254,7 +313,7 @@ fn make(conn: &Connection) -> Result<(), StoreError> {
     conn.execute_batch(&format!(
         "PRAGMA page_size = {PAGE_BYTES}; PRAGMA synchronous = FULL; BEGIN IMMEDIATE; \
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; \
-         {SCHEMA} COMMIT;"
+         {SCHEMA} {BLOCKS_SCHEMA} COMMIT;"
     ))?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::id::StorageKey;
 use crate::store::StoreError;
 
 /// Blocks of an input that one query reads.
-const BLOCKS_READ: i64 = 8;
+const BLOCKS_READ: i64 = 2;
 
 #[derive(Debug)]
 pub(super) struct Merge {
@@ -82,72 +82,44 @@ type Digest = (u64, Seq);
 
 /// What blocks of an index are read into; ordered as the index is.
 trait Item: Ord + Sized {
-    /// Where a block stands in its segment.
-    type Key;
+    /// The blocks between two numbers, in order.
+    const BLOCKS: &str;
 
-    /// Reads the blocks past `after`, and returns where the last of them stands.
-    fn read(
-        conn: &Connection,
-        segment: &Segment,
-        after: Option<&Self::Key>,
-        into: &mut VecDeque<Self>,
-    ) -> Result<Option<Self::Key>, StoreError>;
+    /// Reads a block of the segment.
+    fn read(segment: &Segment, block: &[u8], into: &mut VecDeque<Self>) -> Result<(), Malformed>;
 }
 
 impl Item for Posting {
-    type Key = Vec<u8>;
+    const BLOCKS: &str =
+        "SELECT block, data FROM posting WHERE block > ?1 AND block < ?2 ORDER BY block LIMIT ?3";
 
     fn read(
-        conn: &Connection,
         segment: &Segment,
-        after: Option<&Vec<u8>>,
+        mut block: &[u8],
         into: &mut VecDeque<Posting>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut statement = conn.prepare_cached(
-            "SELECT key, data FROM posting WHERE segment = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
-        )?;
-        let after = after.map_or(&[][..], |key| key);
-        let mut rows = statement.query(params![segment.number, after, BLOCKS_READ])?;
-        let mut last = None;
-        while let Some(row) = rows.next()? {
-            let mut block = row.get_ref(1)?.as_blob().map_err(|_| Malformed)?;
-            while !block.is_empty() {
-                let (group, rest) = first_group(block)?;
-                into.extend(group.entries.iter().map(|(offset, hash)| {
-                    (group.storage, segment.first + Seq::from(offset), hash)
-                }));
-                block = rest;
-            }
-            last = Some(row.get(0)?);
+    ) -> Result<(), Malformed> {
+        while !block.is_empty() {
+            let (group, rest) = first_group(block)?;
+            into.extend(
+                group
+                    .entries
+                    .iter()
+                    .map(|(offset, hash)| (group.storage, segment.first + Seq::from(offset), hash)),
+            );
+            block = rest;
         }
-        Ok(last)
+        Ok(())
     }
 }
 
 impl Item for Digest {
-    type Key = (i64, u32);
+    const BLOCKS: &str =
+        "SELECT block, data FROM digest WHERE block > ?1 AND block < ?2 ORDER BY block LIMIT ?3";
 
-    fn read(
-        conn: &Connection,
-        segment: &Segment,
-        after: Option<&(i64, u32)>,
-        into: &mut VecDeque<Digest>,
-    ) -> Result<Option<(i64, u32)>, StoreError> {
-        let mut statement = conn.prepare_cached(
-            "SELECT key, offset, data FROM digest \
-             WHERE segment = ?1 AND (key, offset) > (?2, ?3) ORDER BY key, offset LIMIT ?4",
-        )?;
-        let (key, offset) = after.map_or((i64::MIN, -1), |&(key, offset)| (key, i64::from(offset)));
-        let mut rows = statement.query(params![segment.number, key, offset, BLOCKS_READ])?;
-        let mut last = None;
-        while let Some(row) = rows.next()? {
-            let block = row.get_ref(2)?.as_blob().map_err(|_| Malformed)?;
-            into.extend(
-                digests(block)?.map(|(digest, offset)| (digest, segment.first + Seq::from(offset))),
-            );
-            last = Some((row.get(0)?, row.get(1)?));
-        }
-        Ok(last)
+    fn read(segment: &Segment, block: &[u8], into: &mut VecDeque<Digest>) -> Result<(), Malformed> {
+        let digests = digests(block)?;
+        into.extend(digests.map(|(digest, offset)| (digest, segment.first + Seq::from(offset))));
+        Ok(())
     }
 }
 
@@ -155,33 +127,29 @@ impl Item for Digest {
 struct Input<T: Item> {
     segment: Segment,
     items: VecDeque<T>,
-    next: Next<T::Key>,
-}
-
-/// What of a segment was not read yet.
-#[derive(Debug)]
-enum Next<K> {
-    All,
-    After(K),
-    Nothing,
+    /// The last block that was read; none where there is no further one.
+    after: Option<i64>,
 }
 
 impl<T: Item> Input<T> {
     fn new(segment: &Segment) -> Input<T> {
-        Input { segment: *segment, items: VecDeque::new(), next: Next::All }
+        let before_all = segment.block_numbers().start - 1;
+        Input { segment: *segment, items: VecDeque::new(), after: Some(before_all) }
     }
 
     fn refill(&mut self, conn: &Connection) -> Result<(), StoreError> {
         if !self.items.is_empty() {
             return Ok(());
         }
-        let after = match &self.next {
-            Next::All => None,
-            Next::After(key) => Some(key),
-            Next::Nothing => return Ok(()),
-        };
-        let last = T::read(conn, &self.segment, after, &mut self.items)?;
-        self.next = last.map_or(Next::Nothing, Next::After);
+        let Some(after) = self.after.take() else { return Ok(()) };
+        let mut statement = conn.prepare_cached(T::BLOCKS)?;
+        let end = self.segment.block_numbers().end;
+        let mut rows = statement.query(params![after, end, BLOCKS_READ])?;
+        while let Some(row) = rows.next()? {
+            let block = row.get_ref(1)?.as_blob().map_err(|_| Malformed)?;
+            T::read(&self.segment, block, &mut self.items)?;
+            self.after = Some(row.get(0)?);
+        }
         Ok(())
     }
 }

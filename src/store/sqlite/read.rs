@@ -16,7 +16,7 @@ use crate::id::Id;
 use crate::store::{Direction, Found, ReadLog, Source, StoreError, Survey};
 
 /// Blocks that one query reads for all walks of a `find` together.
-const BLOCKS_READ: usize = 16;
+const BLOCKS_READ: usize = 4;
 const MALFORMED: &str = "an event of the log is malformed";
 
 pub(super) struct Reader {

@@ -2,6 +2,8 @@
 //! deleted. Here are their rows, how one is written, and how a value is looked up in one. Called by
 //! folds and merges (to write), the writer (to look up) and readers (to list them).
 
+use std::ops::Range;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::block::{DigestBlock, Malformed, PostingBlock, digests, posting_key};
@@ -26,9 +28,20 @@ impl Segment {
         (self.last - self.first + 1) as usize
     }
 
+    /// Of its blocks of each kind, in their order.
+    pub(super) fn block_numbers(&self) -> Range<i64> {
+        block_number(self.number, 0)..block_number(self.number + 1, 0)
+    }
+
     pub(super) fn offset(&self, seq: Seq) -> u32 {
         u32::try_from(seq - self.first).expect("segments are limited to fewer than 2^32 events")
     }
+}
+
+/// What the nth block of a segment is numbered: a segment has fewer than 2^32, and there are fewer than
+/// 2^31 segments.
+pub(super) fn block_number(segment: i64, nth: u32) -> i64 {
+    (segment << 32) + i64::from(nth)
 }
 
 impl From<Malformed> for StoreError {
@@ -191,6 +204,8 @@ pub(super) struct SegmentWriter {
     digests_begin: (u64, u32),
     filter: Bloom,
     filter_parts_written: usize,
+    /// Blocks written, of both kinds.
+    blocks: u32,
 }
 
 impl SegmentWriter {
@@ -205,6 +220,7 @@ impl SegmentWriter {
             digests_begin: (0, 0),
             filter: Bloom::for_keys(segment.events()),
             filter_parts_written: 0,
+            blocks: 0,
         }
     }
 
@@ -238,12 +254,16 @@ impl SegmentWriter {
             return Ok(());
         }
         let (storage, seq) = self.postings_begin;
-        conn.prepare_cached("INSERT INTO posting(segment, key, data) VALUES(?1, ?2, ?3)")?
-            .execute(params![
-                self.segment.number,
-                posting_key(storage, seq),
-                self.postings.bytes()
-            ])?;
+        conn.prepare_cached(
+            "INSERT INTO posting(block, segment, key, data) VALUES(?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            block_number(self.segment.number, self.blocks),
+            self.segment.number,
+            posting_key(storage, seq),
+            self.postings.bytes()
+        ])?;
+        self.blocks += 1;
         self.postings.clear();
         Ok(())
     }
@@ -274,14 +294,16 @@ impl SegmentWriter {
         }
         let (digest, offset) = self.digests_begin;
         conn.prepare_cached(
-            "INSERT INTO digest(segment, key, offset, data) VALUES(?1, ?2, ?3, ?4)",
+            "INSERT INTO digest(block, segment, key, offset, data) VALUES(?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![
+            block_number(self.segment.number, self.blocks),
             self.segment.number,
             sql_digest(digest),
             offset,
             self.digests.bytes()
         ])?;
+        self.blocks += 1;
         self.digests.clear();
         Ok(())
     }

@@ -500,14 +500,16 @@ fn a_failed_commit_leaves_nothing_and_is_repeated() {
     assert_no_garbage(&path);
 }
 
-/// A segment of 500 values of the storage `a`, with these digests, in order.
+const VALUES: Seq = 2_000;
+
+/// A segment of so many values of the storage `a`, with these digests, in order.
 fn segment_with(folder: &Folder, digest: fn(Seq) -> u64) -> (Connection, segment::Segment) {
     drop(open_with(&folder.file("db"), tiny()).unwrap());
     let conn = Connection::open(folder.file("db")).unwrap();
-    let segment = segment::Segment { number: 1, level: 0, first: 1, last: 500 };
+    let segment = segment::Segment { number: 1, level: 0, first: 1, last: VALUES };
     let mut writer = segment::SegmentWriter::new(segment);
     conn.execute_batch("BEGIN").unwrap();
-    for seq in 1..=500 {
+    for seq in 1..=VALUES {
         let NewValue { text, hash } = numbered(seq);
         let row = params![segment::sql(seq), hash.0, text.as_bytes()];
         conn.execute("INSERT INTO log VALUES(?1, 'a', ?2, ?3)", row).unwrap();
@@ -526,12 +528,12 @@ fn numbered(seq: Seq) -> NewValue {
 fn digests_that_collide_are_told_apart_across_blocks() {
     let folder = Folder::new();
     // Two digests for all of them, on both sides of the sign.
-    let digest = |seq| if seq <= 250 { 7 } else { u64::MAX - 7 };
+    let digest = |seq| if seq <= VALUES / 2 { 7 } else { u64::MAX - 7 };
     let (conn, segment) = segment_with(&folder, digest);
     let mut lookup = segment::Lookup::new(&conn, segment);
     let mut find = |digest, id: &str, hash| lookup.find(digest, id, &hash);
-    for seq in 1..=500 {
-        let (own, other) = (digest(seq), digest(501 - seq));
+    for seq in 1..=VALUES {
+        let (own, other) = (digest(seq), digest(VALUES + 1 - seq));
         assert_eq!(find(own, "a", numbered(seq).hash), Ok(Some(seq)));
         assert_eq!(find(other, "a", numbered(seq).hash), Ok(None));
         assert_eq!(find(own, "b", numbered(seq).hash), Ok(None), "another storage's value");
@@ -550,8 +552,8 @@ fn a_value_is_found_whatever_was_looked_for_before() {
     let mut lookup = segment::Lookup::new(&conn, segment);
     let mut find = |seq, digest| lookup.find(digest, "a", &numbered(seq).hash);
     let mut random = Random(5);
-    let any = (0..2_000).map(|_| 1 + random.below(500));
-    for seq in (1..=500).chain((1..=500).rev()).chain(any) {
+    let any = (0..8_000).map(|_| 1 + random.below(VALUES));
+    for seq in (1..=VALUES).chain((1..=VALUES).rev()).chain(any) {
         assert_eq!(find(seq, digest(seq)), Ok(Some(seq)));
         assert_eq!(find(seq, digest(seq) + 10), Ok(None));
         assert_eq!(find(seq, digest(seq) + 1), Ok(None));

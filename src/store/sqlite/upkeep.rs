@@ -20,10 +20,11 @@ use crate::store::{StoreError, Upkeep};
 /// fold ends when half as many events as it holds were appended, and a merge before the next one of
 /// its level is due.
 const UNITS_PER_EVENT: usize = 4;
-/// Garbage rows deleted for so many appended events. An event leaves a tenth of a row a level.
+/// Garbage rows deleted for so many appended events. An event leaves a seventieth of a row a level, and a
+/// tenth where its blocks are former ones, which are smaller.
 const EVENTS_PER_GARBAGE_ROW: usize = 2;
 /// What deleting a row is counted as in a slice of its own.
-const UNITS_PER_GARBAGE_ROW: usize = 16;
+const UNITS_PER_GARBAGE_ROW: usize = 32;
 
 /// A segment as the writer knows it. The largest ones may go without a filter in memory.
 #[derive(Debug)]
@@ -273,12 +274,10 @@ impl Indexes {
     fn sweep(&mut self, conn: &Connection, rows: usize) -> Result<(), StoreError> {
         let Some(&number) = self.garbage.front() else { return Ok(()) };
         for sql in [
-            "DELETE FROM posting WHERE segment = ?1 AND key < ifnull( \
-             (SELECT key FROM posting WHERE segment = ?1 ORDER BY key LIMIT 1 OFFSET ?2), \
-             x'ffffffffffffffffffffffffffffffffffffffffffffffffff')",
-            "DELETE FROM digest WHERE segment = ?1 AND key <= ifnull( \
-             (SELECT key FROM digest WHERE segment = ?1 ORDER BY key LIMIT 1 OFFSET ?2), \
-             9223372036854775807)",
+            "DELETE FROM posting WHERE block >= ?1 << 32 AND block < min((?1 + 1) << 32, \
+             ifnull((SELECT min(block) FROM posting WHERE block >= ?1 << 32), 0) + ?2)",
+            "DELETE FROM digest WHERE block >= ?1 << 32 AND block < min((?1 + 1) << 32, \
+             ifnull((SELECT min(block) FROM digest WHERE block >= ?1 << 32), 0) + ?2)",
             "DELETE FROM filter WHERE segment = ?1 AND part <= ifnull( \
              (SELECT part FROM filter WHERE segment = ?1 ORDER BY part LIMIT 1 OFFSET ?2), \
              9223372036854775807)",

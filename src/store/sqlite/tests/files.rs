@@ -33,13 +33,55 @@ fn files_that_are_not_served_stay_as_they_are() {
         (bytes(b"SQLite format 3\0"), OpenError::NotRill),
         (database(0, 0), OpenError::OtherProgram),
         (database(7, 1), OpenError::OtherProgram),
-        (database(RILL, 2), OpenError::Newer(2)),
+        (database(RILL, 3), OpenError::Newer(3)),
         (database(RILL, 0), OpenError::NotRill),
     ] {
         let before = folder.contents();
         assert_eq!(open(&folder.file("db")).err(), Some(expected));
         assert_eq!(folder.contents(), before);
     }
+}
+
+/// What the first schema had in place of today's tables of blocks.
+const FORMER_BLOCKS: &str = "
+    ALTER TABLE posting RENAME TO p; ALTER TABLE digest RENAME TO d;
+    CREATE TABLE posting(segment INTEGER NOT NULL, key BLOB NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY(segment, key)) WITHOUT ROWID;
+    CREATE TABLE digest(segment INTEGER NOT NULL, key INTEGER NOT NULL, offset INTEGER NOT NULL,
+        data BLOB NOT NULL, PRIMARY KEY(segment, key, offset)) WITHOUT ROWID;
+    INSERT INTO posting SELECT segment, key, data FROM p;
+    INSERT INTO digest SELECT segment, key, offset, data FROM d;
+    DROP TABLE p; DROP TABLE d; PRAGMA user_version = 1;";
+
+#[test]
+fn a_database_of_the_first_schema_is_upgraded() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let (mut random, mut model) = (Random(3), Model::default());
+    let mut opened = open_with(&path, tiny()).unwrap();
+    (0..40).for_each(|_| live(&mut opened, &mut model, &mut random));
+    opened.log.close().unwrap();
+    drop(opened.checkpoint);
+    Connection::open(&path).unwrap().execute_batch(FORMER_BLOCKS).unwrap();
+    for _ in 0..2 {
+        let mut opened = open_with(&path, tiny()).unwrap();
+        let mut reader = open_reader(&path).unwrap();
+        check_reader(&mut *reader, &model, &mut random);
+        for _ in 0..20 {
+            live(&mut opened, &mut model, &mut random);
+            check_reader(&mut *reader, &model, &mut random);
+        }
+        finish_upkeep(&mut opened);
+        assert_no_garbage(&path);
+        opened.log.close().unwrap();
+    }
+    let conn = Connection::open(&path).unwrap();
+    let names = "SELECT group_concat(name) FROM (SELECT name FROM sqlite_schema \
+                 WHERE sql IS NOT NULL ORDER BY name)";
+    let schema = |conn: &Connection| conn.query_row(names, [], |row| row.get::<_, String>(0));
+    let new = folder.file("new");
+    open(&new).unwrap().log.close().unwrap();
+    assert_eq!(schema(&conn), schema(&Connection::open(&new).unwrap()));
 }
 
 #[test]
