@@ -188,8 +188,8 @@ impl Server {
         self.reader.step(together, &mut |answer| self.from_reader.push_back(answer));
     }
 
-    /// A turn of the loop: the hub takes some notices. Sometimes the writer goes on meanwhile, and
-    /// the next turn comes before it has tried again to publish what the loop kept it from.
+    /// A turn of the loop: the hub takes some notices. Sometimes writer and syncer go on meanwhile,
+    /// and the next turn comes before it has tried again to publish what the loop kept it from.
     pub(crate) fn hub_takes_notices(
         &mut self,
         now: Now,
@@ -220,6 +220,7 @@ impl Server {
         let index = published.load();
         for _ in 0..writer_steps {
             self.writer_step(2, random)?;
+            self.syncer_steps(random)?;
         }
         for notice in notices {
             if let FromWriter::Committed(commit) = &notice {
