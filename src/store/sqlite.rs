@@ -149,6 +149,7 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
     let writer = write::Writer::load(conn, lock, tuning)?;
     let last = writer.last();
     let epochs = writer.begin_epoch()?;
+    writer.leave_syncs_to_syncer()?;
     file::sync_names(&path)?;
     let open = |path: &Path| File::open(path).map_err(|error| OpenError::Path(error.to_string()));
     let sync = Box::new(wal::Syncer { log: open(&file::beside(&path, "-wal"))? });

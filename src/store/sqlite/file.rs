@@ -344,10 +344,8 @@ pub(super) fn configure(conn: &Connection, page_cache_bytes: usize) -> Result<()
             return Err(StoreError::Failed(format!("the file system allows no WAL, but {mode}")));
         }
     }
-    // NORMAL syncs the log before it is copied and when it begins anew, and the database after that;
-    // what commits write is synced by the syncer.
     conn.execute_batch(&format!(
-        "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; \
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; \
          PRAGMA cache_size = -{};",
         page_cache_bytes / 1_024
     ))?;

@@ -57,6 +57,13 @@ impl Writer {
         }
     }
 
+    /// From now on SQLite syncs the log before it is copied and when it begins anew, and the database
+    /// after that, but not what commits write. Not while a start may fail, and close the connection, which
+    /// copies what was committed: a sync of it that failed would be taken for one that did not.
+    pub(super) fn leave_syncs_to_syncer(&self) -> Result<(), StoreError> {
+        Ok(self.conn.execute_batch("PRAGMA synchronous = NORMAL;")?)
+    }
+
     /// Ends the transaction that indexes ahead; false where there is none.
     fn commit_ahead(&mut self) -> Result<bool, StoreError> {
         let is_ahead = self.is_ahead;
