@@ -237,7 +237,8 @@ pub const PUBLISH_RETRY: u64 = 1;
 /// has more of them.
 pub const PUBLISH_STORAGES: usize = 2_048;
 /// The log is indexed this many events at a time. A reader that has not read for a while first
-/// reads what no index holds from the log, under load up to half as many more, a microsecond each.
+/// reads what no index holds from the log, a microsecond each: up to half as many more under single
+/// appends, and four times as many in all under batches of a hundred values.
 pub const FOLD_EVENTS: usize = 4_096;
 /// Events past the indexes that a commit may find; above it, it folds before it appends.
 pub const UNFOLDED_EVENTS_MAX: usize = 32 * FOLD_EVENTS;
