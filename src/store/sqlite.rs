@@ -41,6 +41,7 @@ mod upkeep;
 mod values;
 mod wal;
 mod write;
+mod write_back;
 
 const PAGE_BYTES: u64 = 4_096;
 /// How long a connection waits for another program that holds the database.
@@ -153,7 +154,11 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
     file::sync_names(&path)?;
     let open = |path: &Path| File::open(path).map_err(|error| OpenError::Path(error.to_string()));
     let sync = Box::new(wal::Syncer { log: open(&file::beside(&path, "-wal"))? });
-    let checkpoint = Box::new(wal::Checkpointer { conn: checkpointer, database: open(&path)? });
+    let checkpoint = Box::new(wal::Checkpointer {
+        conn: checkpointer,
+        pages: write_back::LoggedPages::of(open(&file::beside(&path, "-wal"))?),
+        database: open(&path)?,
+    });
     Ok(Opened { log: Box::new(writer), sync, checkpoint, epochs, last })
 }
 

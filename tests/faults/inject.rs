@@ -78,6 +78,8 @@ const SERVE_CALLS: &[(&str, &str, &str, Script)] = &[
     (CHECKPOINTER, "pwrite64", "ENOSPC", Script::Large),
     (CHECKPOINTER, "fsync", "EIO", Script::Large),
     (CHECKPOINTER, "fdatasync", "EIO", Script::Large),
+    (CHECKPOINTER, "sync_file_range", "EIO", Script::Large),
+    (CHECKPOINTER, "sync_file_range", "ENOSYS", Script::Large),
 ];
 
 #[test]

@@ -3,18 +3,20 @@
 //! checkpointer. Copies nothing by itself: SQLite's automatic checkpoints are off on every connection.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
+use super::write_back::{LoggedPages, write_back};
 use super::{BUSY_TIMEOUT, PAGE_BYTES, Tuning};
 use crate::config;
 use crate::store::{Checkpoint, StoreError, SyncLog};
 
 const HEAD_BYTES: u64 = 32;
-const FRAME_BYTES: u64 = 24 + PAGE_BYTES;
+pub(super) const FRAME_BYTES: u64 = 24 + PAGE_BYTES;
 
 /// How long the restart between two commits waits for readers to leave the log; their
 /// transactions last a page.
@@ -45,10 +47,15 @@ pub(super) struct WriteAheadLog {
     bytes_hard: u64,
 }
 
+/// Where the nth frame of the log begins.
+pub(super) fn frame_at(nth: u64) -> u64 {
+    HEAD_BYTES + nth * FRAME_BYTES
+}
+
 fn bytes_of(frames: u64) -> u64 {
     match frames {
         0 => 0,
-        frames => HEAD_BYTES + frames * FRAME_BYTES,
+        frames => frame_at(frames),
     }
 }
 
@@ -181,13 +188,17 @@ impl SyncLog for Syncer {
 
 /// After a failed sync the kernel may call pages clean that never reached the disk.
 fn synced(file: &File, what: &str) -> Result<(), StoreError> {
-    file.sync_data()
-        .map_err(|error| StoreError::Fatal(format!("the {what} could not be synced: {error}")))
+    file.sync_data().map_err(not_synced(what))
+}
+
+fn not_synced(what: &str) -> impl FnOnce(io::Error) -> StoreError {
+    move |error| StoreError::Fatal(format!("the {what} could not be synced: {error}"))
 }
 
 /// The checkpointer's thread has these.
 pub(super) struct Checkpointer {
     pub(super) conn: Connection,
+    pub(super) pages: LoggedPages,
     /// To sync it. Closed last: the system drops all locks of a process on a file that it closes.
     pub(super) database: File,
 }
@@ -196,9 +207,13 @@ impl Checkpoint for Checkpointer {
     fn run(&mut self) -> Result<u64, StoreError> {
         let copied = |row: &Row<'_>| row.get::<_, i64>(2);
         let frames = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], copied)?;
+        let frames = u64::try_from(frames).unwrap_or(0);
+        // Where the log cannot be read, all is left to the sync.
+        let pages = self.pages.take(frames).unwrap_or_default();
+        write_back(&self.database, &pages).map_err(not_synced("database"))?;
         // SQLite syncs the copy only when nothing was committed meanwhile, and else leaves that to the
         // next checkpoint: the restart, which appends wait for.
         synced(&self.database, "database")?;
-        Ok(bytes_of(u64::try_from(frames).unwrap_or(0)))
+        Ok(bytes_of(frames))
     }
 }
