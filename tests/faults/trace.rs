@@ -108,6 +108,11 @@ impl Parser<'_> {
         if unseen.contains(&rest) && !self.begun.contains_key(&thread) {
             return Some(());
         }
+        // One that was in a call when strace, too, was at its end.
+        if let Some(text) = rest.strip_suffix(" <detached ...>") {
+            self.begin(thread, moment, text)?;
+            return self.end(thread, moment, &format!("{text}) = ?"));
+        }
         let resumed = rest.strip_prefix("<... ");
         let text = match resumed {
             Some(rest) => self.begun.remove(&thread)? + rest.split_once(" resumed>")?.1,
@@ -252,6 +257,8 @@ fn a_log_is_read_as_strace_writes_it() {
                9 1700000000.000060 pwrite64(3</f/x.db>, \"c\", 1, 8) = ? <unavailable>\n\
                8 1700000000.000061 <... ??? resumed>) = ?\n\
                9 1700000000.000061 ???( <detached ...>\n\
+               11 1700000000.000061 pwrite64(3</f/x.db>, \"d\", 1, 9 <detached ...>\n\
+               11 1700000000.000062 sync_file_range(3</f/x.db>, 0, 9, SYNC_FILE_RANGE_WRITE) = ?\n\
                10 1700000000.000061 ???()           = ?\n\
                7 1700000000.000061 +++ killed by SIGKILL +++\n";
     let step = |moment: Moment, name: &str, change| Step {
@@ -262,7 +269,8 @@ fn a_log_is_read_as_strace_writes_it() {
     let bytes = b"a\0\x011\n\"\xff, 2, 3".to_vec();
     let trace = parse(log.as_bytes(), "/f");
     let write = |at, bytes: &[u8]| Change::Write { at, bytes: bytes.to_vec() };
-    let cut_short = [write(7, b"b"), write(8, b"c")].map(|write| step(60, "x.db", write));
+    let cut_short = [(60, 7, b"b"), (60, 8, b"c"), (61, 9, b"d")]
+        .map(|(moment, at, bytes)| step(moment, "x.db", write(at, bytes)));
     assert_eq!(trace.cut_short, cut_short);
     assert_eq!(
         trace.steps,
