@@ -274,7 +274,7 @@ pub const WAL_BYTES_HARD: usize = 512 * MIB;
 pub const WAL_REST_BYTES: usize = 512 * KIB;
 pub const CHECKPOINT_RUNS_MAX: u32 = 4;
 /// What was copied is written to the disk in parts of so much before it is synced, as a sync of the log
-/// would have to wait for all of it: a second and more on a memory card.
+/// would have to wait for all of it.
 pub const WRITE_BACK_BYTES: usize = 256 * KIB;
 /// SQLite's page caches: the writer's, and that of each other connection. Readers are no faster with
 /// more, neither a history's nor those of 100,000 storages: what they read the system has, too.
