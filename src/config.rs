@@ -253,10 +253,16 @@ pub const IDLE_FOLD_EVENTS: usize = 1_024;
 /// So many segments of the indexes are merged into one, up to a size.
 pub const SEGMENT_FAN_OUT: usize = 8;
 pub const SEGMENT_EVENTS_MAX: usize = 1 << 26;
+/// At rest the newest segments are merged with the one before them once they hold as many events as that, up
+/// to so many in all: a look-up is one in each segment. An event is in no more than ten such merges, and a
+/// whole one takes some seconds.
+pub const REST_MERGE_EVENTS_MAX: usize = 1 << 20;
 /// After a commit was synced there is no slice of upkeep for so long: between appends that follow each other
 /// closely it would hold up the next, and would make many small segments where the appends' own shares,
 /// which are smaller, make few.
 pub const UPKEEP_IDLE: u64 = 2;
+/// After so long without a commit the newest segments are merged ahead of their time.
+pub const UPKEEP_REST: u64 = 100;
 /// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
 pub const UPKEEP_SLICE_UNITS: usize = 4_096;
 /// Of the filters over the values of segments, in the writer's memory. One of 12 bits claims one new value
@@ -320,6 +326,7 @@ const _: () = {
     assert!(INDEX_AHEAD_EVENTS <= INDEX_SHARE_EVENTS, "what is done ahead does not come due");
     assert!(INDEX_SHARE_EVENTS <= FOLD_EVENTS / 4, "a fold ends before the next is due");
     assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
+    assert!(REST_MERGE_EVENTS_MAX <= SEGMENT_EVENTS_MAX, "no merge makes a larger segment");
     assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");
     assert!(WAL_BYTES_SOFT < WAL_BYTES_HARD, "checkpoints start before appends wait for them");
 };

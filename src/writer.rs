@@ -35,8 +35,8 @@ pub struct Writer {
     upkeep: Upkeep,
     /// What was handed to the syncer and not told yet.
     untold: Counter,
-    /// Upkeep waits until then: nothing was committed or synced for a while.
-    idle_from: Duration,
+    /// When something was last committed or synced, or the writer began.
+    quiet_since: Duration,
 }
 
 /// Who is next where both small and large appends wait.
@@ -61,6 +61,8 @@ pub enum Wait {
     /// A moment: the reader holds the copy of the index that is to be published, large appends leave
     /// small ones the time that is theirs, or upkeep leaves it to appends.
     Brief,
+    /// For as long as makes it a rest.
+    Rest,
     /// Until there is something to do.
     Long,
 }
@@ -85,7 +87,7 @@ impl Writer {
             turn: Turn::Small { until: Duration::ZERO },
             upkeep: Upkeep::More,
             untold: Counter::default(),
-            idle_from: Duration::ZERO,
+            quiet_since: Duration::ZERO,
         }
     }
 
@@ -117,12 +119,13 @@ impl Writer {
         let mut stop = false;
         if self.untold.get() > 0 {
             // Who is answered then appends again.
-            self.put_off_upkeep(clock());
+            self.quiet_since = clock();
         }
-        let is_idle = batch.is_empty() && self.large.is_empty() && clock() >= self.idle_from;
-        if is_idle && self.upkeep == Upkeep::More {
-            self.upkeep = passable(self.log.upkeep())?.unwrap_or(Upkeep::Done);
-            if self.upkeep == Upkeep::Done {
+        let is_idle = batch.is_empty() && self.large.is_empty();
+        if is_idle && self.upkeep_from().is_some_and(|from| clock() >= from) {
+            let at_rest = self.upkeep == Upkeep::AtRest;
+            self.upkeep = passable(self.log.upkeep(at_rest))?.unwrap_or(Upkeep::Done);
+            if self.upkeep != Upkeep::More {
                 notices.push(FromWriter::Gauges(self.log.gauges()));
             }
         }
@@ -158,7 +161,7 @@ impl Writer {
             let end = clock();
             notices.push(self.committed(appends, result, end - begin)?);
             self.upkeep = Upkeep::More;
-            self.put_off_upkeep(end);
+            self.quiet_since = end;
             if has_large {
                 self.turn = Turn::Small { until: end + (end - begin) };
             }
@@ -168,8 +171,14 @@ impl Writer {
         Ok(Step { wait, checkpoint: self.log.checkpoint_due(), stop })
     }
 
-    fn put_off_upkeep(&mut self, now: Duration) {
-        self.idle_from = now + Duration::from_millis(config::UPKEEP_IDLE);
+    /// When a slice of upkeep is next done, where nothing is committed or synced before.
+    fn upkeep_from(&self) -> Option<Duration> {
+        let quiet = match self.upkeep {
+            Upkeep::More => config::UPKEEP_IDLE,
+            Upkeep::AtRest => config::UPKEEP_REST,
+            Upkeep::Done => return None,
+        };
+        Some(self.quiet_since + Duration::from_millis(quiet))
     }
 
     /// Indexes a little, where the writer would wait for what its notices bring about; false where
@@ -190,14 +199,15 @@ impl Writer {
             0 => Wait::Brief,
             _ => Wait::Not,
         };
-        let for_others = match (self.turn, self.upkeep) {
+        let for_others = match (self.turn, self.upkeep_from()) {
             // The checkpointer says when that is over.
             _ if !self.large.is_empty() && self.log.is_restarting() => Wait::Long,
             (Turn::Large { from }, _) if !self.large.is_empty() && now < from => Wait::Brief,
             _ if !self.large.is_empty() => Wait::Not,
-            (_, Upkeep::More) if now < self.idle_from => Wait::Brief,
-            (_, Upkeep::More) => Wait::Not,
-            (_, Upkeep::Done) => Wait::Long,
+            (_, Some(from)) if now < from && self.upkeep == Upkeep::AtRest => Wait::Rest,
+            (_, Some(from)) if now < from => Wait::Brief,
+            (_, Some(_)) => Wait::Not,
+            (_, None) => Wait::Long,
         };
         for_index.min(for_others)
     }
@@ -468,15 +478,17 @@ fn gather(
 fn receive(inbox: &Receiver<ToWriter>, wait: Wait) -> Result<ToWriter, TryRecvError> {
     match wait {
         Wait::Long => inbox.recv().map_err(|_| TryRecvError::Disconnected),
-        Wait::Brief => {
-            let timeout = Duration::from_millis(config::PUBLISH_RETRY);
-            inbox.recv_timeout(timeout).map_err(|error| match error {
-                RecvTimeoutError::Timeout => TryRecvError::Empty,
-                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-            })
-        }
+        Wait::Rest => receive_within(inbox, config::UPKEEP_REST),
+        Wait::Brief => receive_within(inbox, config::PUBLISH_RETRY),
         Wait::Not => inbox.try_recv(),
     }
+}
+
+fn receive_within(inbox: &Receiver<ToWriter>, milliseconds: u64) -> Result<ToWriter, TryRecvError> {
+    inbox.recv_timeout(Duration::from_millis(milliseconds)).map_err(|error| match error {
+        RecvTimeoutError::Timeout => TryRecvError::Empty,
+        RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+    })
 }
 
 /// The checkpointer's thread: until the writer is gone.

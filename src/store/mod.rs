@@ -33,6 +33,8 @@ pub struct StoreGauges {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upkeep {
     Done,
+    /// What pays only where nothing was appended for long.
+    AtRest,
     More,
 }
 
@@ -50,8 +52,8 @@ pub trait WriteLog: Send {
     fn index_ahead(&mut self) -> Result<bool, StoreError>;
 
     /// One slice, of a few milliseconds, of the work that nobody waits for: indexing the log. After
-    /// `index_ahead` the slice is its commit.
-    fn upkeep(&mut self) -> Result<Upkeep, StoreError>;
+    /// `index_ahead` the slice is its commit. What pays at rest only, it leaves unless that is so.
+    fn upkeep(&mut self, at_rest: bool) -> Result<Upkeep, StoreError>;
 
     /// Whether a `Checkpoint::run` is wanted. True once until `restart_log` was called.
     fn checkpoint_due(&mut self) -> bool;

@@ -9,6 +9,9 @@ use crate::id::Id;
 use crate::message::Token;
 use crate::store::{StoreGauges, Transaction};
 
+/// When a writer that has just begun does upkeep first.
+const IDLE: Duration = Duration::from_millis(config::UPKEEP_IDLE);
+
 #[derive(Default)]
 struct Log {
     /// Once until it is restarted.
@@ -22,6 +25,8 @@ struct Shared {
     is_restarting: AtomicBool,
     /// Slices of upkeep that are left to do.
     upkeep_slices: AtomicU64,
+    /// And of what is done at rest only.
+    rest_slices: AtomicU64,
     /// Whether something is owed to the indexes.
     is_owed: AtomicBool,
     /// A commit takes a millisecond for each of the bytes.
@@ -30,7 +35,7 @@ struct Shared {
 
 impl Shared {
     fn now(&self) -> Duration {
-        Duration::from_millis(self.now_milliseconds.load(Ordering::Relaxed))
+        IDLE + Duration::from_millis(self.now_milliseconds.load(Ordering::Relaxed))
     }
 }
 
@@ -47,10 +52,19 @@ impl WriteLog for Log {
         Ok(self.shared.is_owed.swap(false, Ordering::Relaxed))
     }
 
-    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
-        let slices = self.shared.upkeep_slices.load(Ordering::Relaxed).saturating_sub(1);
-        self.shared.upkeep_slices.store(slices, Ordering::Relaxed);
-        Ok(if slices == 0 { Upkeep::Done } else { Upkeep::More })
+    fn upkeep(&mut self, at_rest: bool) -> Result<Upkeep, StoreError> {
+        let left = |slices: &AtomicU64| slices.load(Ordering::Relaxed);
+        let Shared { upkeep_slices, rest_slices, .. } = &*self.shared;
+        if left(upkeep_slices) > 0 {
+            upkeep_slices.fetch_sub(1, Ordering::Relaxed);
+        } else if at_rest && left(rest_slices) > 0 {
+            rest_slices.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(match (left(upkeep_slices), left(rest_slices)) {
+            (0, 0) => Upkeep::Done,
+            (0, _) => Upkeep::AtRest,
+            _ => Upkeep::More,
+        })
     }
 
     fn checkpoint_due(&mut self) -> bool {
@@ -97,7 +111,7 @@ fn a_checkpoint_is_due_again_whether_the_last_succeeded_or_not() {
     let mut writer = Writer::new(Box::new(Log { checkpoint_due: true, ..Log::default() }));
     let mut step = |message: Option<ToWriter>| {
         let mut batch: Vec<ToWriter> = message.into_iter().collect();
-        let clock = || Duration::ZERO;
+        let clock = || IDLE;
         let step = writer.step(&mut batch, &mut nothing, &mut Vec::new(), &clock);
         step.expect("no error is fatal").checkpoint
     };
@@ -114,7 +128,7 @@ fn a_log_that_started_over_is_told_of_without_a_commit() {
     let mut told = |message: Option<ToWriter>| {
         let mut notices = Vec::new();
         let mut batch = message.into_iter().collect();
-        let step = writer.step(&mut batch, &mut nothing, &mut notices, &|| Duration::ZERO);
+        let step = writer.step(&mut batch, &mut nothing, &mut notices, &|| IDLE);
         step.expect("no error is fatal");
         let [FromWriter::Gauges(StoreGauges { wal_bytes, .. })] = notices[..] else {
             panic!("one says it: {notices:?}");
@@ -136,7 +150,7 @@ fn large_subscriptions_join_one_by_one_and_appends_are_looked_at_between_them() 
     batch.push(ToWriter::Unsubscribe { slot: 0 });
     let mut step = |batch: &mut Vec<ToWriter>| {
         let mut notices = Vec::new();
-        let step = writer.step(batch, &mut nothing, &mut notices, &|| Duration::ZERO);
+        let step = writer.step(batch, &mut nothing, &mut notices, &|| IDLE);
         notices.retain(|notice| !matches!(notice, FromWriter::Gauges(_)));
         (step.expect("no error is fatal").wait, notices)
     };
@@ -264,14 +278,31 @@ fn large_appends_wait_while_the_log_restarts() {
     assert_eq!(commit(&mut writer, vec![], &shared), (vec![5], Wait::Brief));
 }
 
-#[test]
-fn upkeep_leaves_appends_that_follow_each_other_alone() {
-    const MOMENT: u64 = config::UPKEEP_IDLE;
+/// When, what is appended, how long the writer may wait then, and how many slices are left.
+type UpkeepStep = (u64, Option<u32>, Wait, u64);
+
+/// Of so many slices of upkeep, the last of them at rest only. A commit of a byte takes a millisecond.
+fn check_upkeep(slices: u64, rest_slices: u64, steps: &[UpkeepStep]) {
     let log = Log::default();
     let shared = Arc::clone(&log.shared);
     let mut writer = Writer::new(Box::new(log));
-    // When, what is appended, and how many slices are left; a commit of a byte takes a millisecond.
-    let steps: [(u64, Option<u32>, Wait, u64); 8] = [
+    shared.upkeep_slices.store(slices - rest_slices, Ordering::Relaxed);
+    shared.rest_slices.store(rest_slices, Ordering::Relaxed);
+    for &(milliseconds, connection, wait, slices) in steps {
+        shared.now_milliseconds.store(milliseconds, Ordering::Relaxed);
+        let messages = connection.map(|connection| append(connection, SMALL));
+        let seen = commit(&mut writer, messages.into_iter().collect(), &shared);
+        let left = [&shared.upkeep_slices, &shared.rest_slices].map(|s| s.load(Ordering::Relaxed));
+        let connections = connection.into_iter().collect();
+        let expected = ((connections, wait), slices);
+        assert_eq!((seen, left.iter().sum()), expected, "at {milliseconds}");
+    }
+}
+
+#[test]
+fn upkeep_leaves_appends_that_follow_each_other_alone() {
+    const MOMENT: u64 = config::UPKEEP_IDLE;
+    let steps = [
         (0, None, Wait::Not, 4),
         (0, Some(1), Wait::Brief, 4),
         (MOMENT, None, Wait::Brief, 4),
@@ -280,20 +311,28 @@ fn upkeep_leaves_appends_that_follow_each_other_alone() {
         (2 * MOMENT + 1, None, Wait::Not, 2),
         (2 * MOMENT + 2, Some(3), Wait::Brief, 2),
         (2 * MOMENT + 2, None, Wait::Brief, 2),
+        (9 * MOMENT, None, Wait::Not, 1),
+        (9 * MOMENT, None, Wait::Long, 0),
+        (9 * MOMENT, None, Wait::Long, 0),
     ];
-    shared.upkeep_slices.store(5, Ordering::Relaxed);
-    for (milliseconds, connection, wait, slices) in steps {
-        shared.now_milliseconds.store(milliseconds, Ordering::Relaxed);
-        let messages = connection.map(|connection| append(connection, SMALL));
-        let seen = commit(&mut writer, messages.into_iter().collect(), &shared);
-        let left = shared.upkeep_slices.load(Ordering::Relaxed);
-        let connections = connection.into_iter().collect();
-        assert_eq!((seen, left), ((connections, wait), slices), "at {milliseconds}");
-    }
-    shared.now_milliseconds.store(9 * MOMENT, Ordering::Relaxed);
-    for wait in [Wait::Not, Wait::Long, Wait::Long] {
-        assert_eq!(commit(&mut writer, vec![], &shared), (vec![], wait));
-    }
+    check_upkeep(5, 0, &steps);
+}
+
+#[test]
+fn what_pays_at_rest_only_waits_for_a_rest() {
+    const REST: u64 = config::UPKEEP_REST;
+    let steps = [
+        (0, Some(1), Wait::Brief, 4),
+        (REST, None, Wait::Rest, 3),
+        (REST, None, Wait::Rest, 3),
+        (REST + 1, None, Wait::Not, 2),
+        (REST + 1, Some(2), Wait::Brief, 2),
+        (2 * REST + 1, None, Wait::Rest, 2),
+        (2 * REST + 2, None, Wait::Not, 1),
+        (2 * REST + 2, None, Wait::Long, 0),
+        (9 * REST, None, Wait::Long, 0),
+    ];
+    check_upkeep(4, 3, &steps);
 }
 
 #[test]

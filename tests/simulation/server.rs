@@ -126,6 +126,9 @@ impl Server {
             }
         }
         self.now += Duration::from_millis(random.below(3));
+        if batch.is_empty() && self.wait == Wait::Rest {
+            self.now += Duration::from_millis(config::UPKEEP_REST);
+        }
         let (now, mut notices) = (self.now, Vec::new());
         let mut late = |batch: &mut Vec<ToWriter>| {
             let most = (random.below(4) as usize).min(self.to_writer.len());

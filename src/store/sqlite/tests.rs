@@ -71,7 +71,7 @@ impl Random {
 }
 
 /// Folds and merges after a few events.
-fn tiny() -> Tuning {
+pub(super) fn tiny() -> Tuning {
     Tuning {
         fold_events: 40,
         idle_fold_events: 10,
@@ -80,6 +80,7 @@ fn tiny() -> Tuning {
         index_share_events: 8,
         fan_out: 3,
         segment_events_max: 2_000,
+        rest_merge_events_max: 300,
         slice_units: 48,
         filters_bytes_max: 1_000,
         wal_bytes_soft: 100_000,
@@ -251,7 +252,7 @@ fn live(opened: &mut Opened, model: &mut Model, random: &mut Random) {
     commit_both(&mut **log, model, &random_batches(random));
     while random.below(3) > 0 && log.index_ahead().unwrap() {}
     for _ in 0..random.below(3) {
-        log.upkeep().unwrap();
+        log.upkeep(random.below(2) == 0).unwrap();
     }
     checkpoint_if_due(opened);
 }
@@ -265,7 +266,7 @@ fn checkpoint_if_due(opened: &mut Opened) {
 }
 
 fn finish_upkeep(opened: &mut Opened) {
-    while opened.log.upkeep().unwrap() == Upkeep::More {
+    while opened.log.upkeep(true).unwrap() != Upkeep::Done {
         checkpoint_if_due(opened);
     }
 }
@@ -376,7 +377,7 @@ fn a_view_stays_as_it_was_while_appends_go_on() {
         reader.begin().unwrap();
         for _ in 0..8 {
             commit_both(&mut *opened.log, &mut model, &random_batches(&mut random));
-            opened.log.upkeep().unwrap();
+            opened.log.upkeep(true).unwrap();
         }
         let (id, last) = (id(0), before.events.len() as Seq);
         assert_eq!(reader.survey(&id, Seq::MAX).unwrap(), before.survey(&id, Seq::MAX));
@@ -419,7 +420,7 @@ fn what_is_indexed_ahead_is_committed_with_what_follows() {
     let follows: [(&str, Follows); 5] = [
         ("an append", |opened, model| commit_both(&mut *opened.log, model, &[more(0)])),
         ("a failed append", |opened, _| drop(opened.log.begin().unwrap())),
-        ("upkeep", |opened, _| assert!(opened.log.upkeep().is_ok())),
+        ("upkeep", |opened, _| assert!(opened.log.upkeep(false).is_ok())),
         ("a checkpoint", |opened, _| opened.log.restart_log(0).unwrap()),
         ("the end", |_, _| {}),
     ];
@@ -474,7 +475,7 @@ fn a_failed_commit_leaves_nothing_and_is_repeated() {
         for _ in 0..3 {
             live(&mut opened, &mut model, &mut random);
         }
-        opened.log.upkeep().unwrap();
+        opened.log.upkeep(true).unwrap();
         // An event that someone else put in the next place makes the insert fail half-way.
         let taken = model.events.len() as Seq + 1 + round % 3;
         let other = other.transaction().unwrap();

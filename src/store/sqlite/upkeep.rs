@@ -46,7 +46,8 @@ pub(super) struct Indexes {
     /// In `seq` order.
     live: Vec<Live>,
     fold: Option<Fold>,
-    /// At most one a level, so that a large one does not hold up the small ones.
+    /// At most one that makes a level, so that a large one does not hold up the small ones, and at most one
+    /// that a segment is of.
     merges: Vec<Merge>,
     /// Numbers whose blocks belong to no segment.
     garbage: VecDeque<i64>,
@@ -167,6 +168,12 @@ impl Indexes {
             return self.advance_fold(conn, unfolded, tuning.slice_units);
         }
         self.start_merges(tuning);
+        if self.merges.is_empty()
+            && self.garbage.is_empty()
+            && let Some((segments, level)) = self.mergeable_at_rest(tuning)
+        {
+            self.start_merge(segments, level);
+        }
         let lowest = (0..self.merges.len()).min_by_key(|&at| self.merges[at].segment().level);
         match lowest {
             Some(at) => self.advance_merge(conn, at, tuning.slice_units),
@@ -176,8 +183,10 @@ impl Indexes {
 
     /// What `slice` would find to do.
     pub(super) fn upkeep(&self, unfolded: &Unfolded, tuning: &Tuning) -> Upkeep {
-        let has_work = self.has_work(unfolded, tuning, tuning.idle_fold_events);
-        if has_work { Upkeep::More } else { Upkeep::Done }
+        if self.has_work(unfolded, tuning, tuning.idle_fold_events) {
+            return Upkeep::More;
+        }
+        if self.mergeable_at_rest(tuning).is_some() { Upkeep::AtRest } else { Upkeep::Done }
     }
 
     /// Where so many events are folded.
@@ -230,28 +239,56 @@ impl Indexes {
 
     fn start_merges(&mut self, tuning: &Tuning) {
         while let Some(segments) = self.mergeable(tuning) {
-            let (first, last) = (segments[0], segments[segments.len() - 1]);
-            let merged = Segment {
-                number: self.take_number(),
-                level: first.level + 1,
-                first: first.first,
-                last: last.last,
-            };
-            self.merges.push(Merge::new(segments, merged));
+            let level = segments[0].level + 1;
+            self.start_merge(segments, level);
         }
     }
 
+    fn start_merge(&mut self, segments: Vec<Segment>, level: u32) {
+        let (first, last) = (segments[0].first, segments[segments.len() - 1].last);
+        let merged = Segment { number: self.take_number(), level, first, last };
+        self.merges.push(Merge::new(segments, merged));
+    }
+
     /// The oldest run of segments that are of one level and not too large to be one, on a level
-    /// where no merge is under way.
+    /// where no merge is under way, without what another merge is of.
     fn mergeable(&self, tuning: &Tuning) -> Option<Vec<Segment>> {
         self.live.windows(tuning.fan_out).find_map(|run| {
             let level = run[0].segment.level;
             let events: usize = run.iter().map(|live| live.segment.events()).sum();
             let fits = run.iter().all(|live| live.segment.level == level)
                 && events <= tuning.segment_events_max;
-            let busy = self.merges.iter().any(|merge| merge.segment().level == level + 1);
+            let busy = self.merges.iter().map(Merge::segment).any(|merged| {
+                merged.level == level + 1
+                    || merged.first <= run[run.len() - 1].segment.last
+                        && run[0].segment.first <= merged.last
+            });
             (fits && !busy).then(|| run.iter().map(|live| live.segment).collect())
         })
+    }
+
+    /// All segments from the oldest one on that holds no more than those after it together, and the level
+    /// that they make: the oldest one's, or that of so many events. It is not above the level before it, as
+    /// a run of that would never be complete then.
+    fn mergeable_at_rest(&self, tuning: &Tuning) -> Option<(Vec<Segment>, u32)> {
+        let mut found = None;
+        let mut newer_events = 0;
+        for (at, live) in self.live.iter().enumerate().rev() {
+            let events = newer_events + live.segment.events();
+            if events > tuning.rest_merge_events_max {
+                break;
+            }
+            let folds = events / tuning.fold_events;
+            let level = live.segment.level.max(folds.checked_ilog(tuning.fan_out).unwrap_or(0));
+            let before =
+                at.checked_sub(1).map_or(u32::MAX, |before| self.live[before].segment.level);
+            if newer_events >= live.segment.events() && level <= before {
+                found = Some((at, level));
+            }
+            newer_events = events;
+        }
+        let (at, level) = found?;
+        Some((self.live[at..].iter().map(|live| live.segment).collect(), level))
     }
 
     fn advance_merge(
@@ -314,6 +351,10 @@ impl Indexes {
         let Segment { first, last, .. } = merged.segment;
         let start = self.live.partition_point(|live| live.segment.first < first);
         let end = self.live.partition_point(|live| live.segment.last <= last);
+        assert!(
+            self.live[start].segment.first == first && self.live[end - 1].segment.last == last,
+            "a merge takes the place of what it was made of, which no other merge was"
+        );
         let inputs = self.live.splice(start..end, [merged]);
         self.garbage.extend(inputs.map(|input| input.segment.number));
     }
@@ -366,8 +407,52 @@ fn numbers_with_blocks(conn: &Connection) -> Result<Vec<i64>, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{file, tests::Folder};
+    use super::super::{
+        file,
+        tests::{Folder, tiny},
+    };
     use super::*;
+
+    #[test]
+    fn at_rest_what_outweighs_the_segment_before_it_is_merged_with_it() {
+        let tuning = tiny();
+        assert_eq!(
+            (tuning.fold_events, tuning.fan_out, tuning.rest_merge_events_max),
+            (40, 3, 300)
+        );
+        let folder = Folder::new();
+        let (conn, _lock) = file::open(&folder.file("db")).unwrap();
+        // Level and events of each, then the first of those to be merged and the level that they make.
+        let cases: [(&[(u32, Seq)], _); 12] = [
+            (&[], None),
+            (&[(0, 40)], None),
+            (&[(0, 40), (0, 39)], None),
+            (&[(0, 40), (0, 40)], Some((0, 0))),
+            (&[(0, 40), (0, 39), (0, 1)], Some((0, 0))),
+            (&[(1, 100), (0, 40), (0, 40)], Some((1, 0))),
+            (&[(0, 100), (0, 40), (0, 40), (0, 20)], Some((0, 1))),
+            (&[(2, 10), (1, 10)], Some((0, 2))),
+            // Too many together.
+            (&[(2, 151), (2, 150)], None),
+            (&[(2, 200), (2, 101), (0, 60), (0, 10), (0, 10)], Some((3, 0))),
+            // What it makes is of a level above the one before it, and of none.
+            (&[(0, 250), (0, 60), (0, 60)], None),
+            (&[(1, 250), (0, 60), (0, 60)], Some((1, 1))),
+        ];
+        for (segments, expected) in cases {
+            let mut indexes = Indexes::load(&conn, &tuning).unwrap();
+            for &(level, events) in segments {
+                let first = indexes.mark() + 1;
+                let (number, last) = (indexes.take_number(), first + events - 1);
+                let segment = Segment { number, level, first, last };
+                indexes.live.push(Live { segment, filter: None });
+            }
+            let expected = expected.map(|(at, level)| {
+                (indexes.live[at..].iter().map(|live| live.segment).collect(), level)
+            });
+            assert_eq!(indexes.mergeable_at_rest(&tuning), expected, "{segments:?}");
+        }
+    }
 
     #[test]
     fn a_commit_pays_no_more_of_what_others_left_than_its_own() {

@@ -189,12 +189,14 @@ impl WriteLog for Writer {
         Ok(true)
     }
 
-    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
-        if self.commit_ahead()? {
-            return Ok(self.indexes.upkeep(&self.unfolded, &self.tuning));
+    fn upkeep(&mut self, at_rest: bool) -> Result<Upkeep, StoreError> {
+        let committed = self.commit_ahead()?;
+        let upkeep = self.indexes.upkeep(&self.unfolded, &self.tuning);
+        if committed || upkeep == Upkeep::Done || (upkeep == Upkeep::AtRest && !at_rest) {
+            return Ok(upkeep);
         }
         // Nobody waits for upkeep, so it does not wait for room either; a commit does.
-        if self.indexes.upkeep(&self.unfolded, &self.tuning) == Upkeep::Done || self.wal.is_full() {
+        if self.wal.is_full() {
             return Ok(Upkeep::Done);
         }
         self.transact(|writer| {
@@ -402,8 +404,8 @@ mod tests {
         assert!(writer.conn.is_autocommit() && writer.gauges() == before);
         limit_pages(&writer, 100_000);
         append(&mut writer, fold_events - share + 1);
-        while writer.upkeep().unwrap() == Upkeep::More {}
-        assert_eq!((writer.gauges().unfolded, writer.gauges().segments), (0, 2));
+        while writer.upkeep(true).unwrap() != Upkeep::Done {}
+        assert_eq!((writer.gauges().unfolded, writer.gauges().segments), (0, 1));
     }
 
     #[test]

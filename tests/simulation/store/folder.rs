@@ -73,6 +73,7 @@ impl Folder {
             index_share_events: 3,
             fan_out: 3,
             segment_events_max: 1_000,
+            rest_merge_events_max: 200,
             slice_units: 8,
             wal_bytes_soft: 200_000,
             wal_bytes_hard: 1_000_000,

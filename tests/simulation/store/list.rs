@@ -64,7 +64,7 @@ impl WriteLog for Writer {
         Ok(false)
     }
 
-    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+    fn upkeep(&mut self, _: bool) -> Result<Upkeep, StoreError> {
         self.slices = self.slices.saturating_sub(1);
         Ok(if self.slices > 0 { Upkeep::More } else { Upkeep::Done })
     }

@@ -217,7 +217,7 @@ impl WriteLog for Written {
             Some(CommitFault::Within) => {
                 let folder = self.folder.clone().ok_or_else(failed)?;
                 // Nothing can be put in its way while a transaction that indexes ahead is open.
-                self.log.upkeep()?;
+                self.log.upkeep(false)?;
                 let spike = folder.refuse(self.log.last() + 2);
                 Some(Refused { folder, spike })
             }
@@ -233,9 +233,9 @@ impl WriteLog for Written {
         self.log.index_ahead()
     }
 
-    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+    fn upkeep(&mut self, at_rest: bool) -> Result<Upkeep, StoreError> {
         self.shared.lock().sabotage.fails_upkeep()?;
-        self.log.upkeep()
+        self.log.upkeep(at_rest)
     }
 
     fn checkpoint_due(&mut self) -> bool {

@@ -78,7 +78,7 @@ impl WriteLog for Model {
         Ok(false)
     }
 
-    fn upkeep(&mut self) -> Result<Upkeep, StoreError> {
+    fn upkeep(&mut self, _: bool) -> Result<Upkeep, StoreError> {
         Ok(Upkeep::Done)
     }
 
