@@ -169,29 +169,28 @@ impl Offerer {
     }
 }
 
-/// Only the thread of that name, so that nothing else becomes slow.
+/// The threads that sync what appends wait for.
+const SYNCING: [&str; 2] = ["rill-writer", "rill-syncer"];
+
+/// Only these threads, so that nothing else becomes slow.
 pub(crate) fn slow_syncs(server: &Server, microseconds: u32) -> Process {
     let tasks = format!("/proc/{}/task", server.process.id());
-    let mut tasks = fs::read_dir(tasks).expect("the process is alive").map(|task| {
+    let tasks = fs::read_dir(tasks).expect("the process is alive").map(|task| {
         let task = task.expect("its threads can be listed");
         let name = fs::read_to_string(task.path().join("comm")).expect("a thread has a name");
         (name, task.file_name().into_string().expect("a number is text"))
     });
-    let (_, writer) = tasks.find(|(name, _)| name.trim() == "rill-writer").expect("it writes");
+    let syncing = tasks.filter(|(name, _)| SYNCING.contains(&name.trim()));
     let inject = format!("inject=fsync,fdatasync:delay_exit={microseconds}");
-    let strace = Process::start(Command::new("strace").args([
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=fsync,fdatasync",
-        "-e",
-        &inject,
-        "-p",
-        &writer,
-    ]));
-    let attached = strace
-        .stderr
-        .wait_for(|lines| lines.iter().any(|line| line.contains("attached")).then_some(()));
+    let strace = Process::start(
+        Command::new("strace")
+            .args(["-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", &inject])
+            .args(syncing.flat_map(|(_, task)| ["-p".to_owned(), task])),
+    );
+    let attached = strace.stderr.wait_for(|lines| {
+        let attached = lines.iter().filter(|line| line.contains("attached"));
+        (attached.count() == SYNCING.len()).then_some(())
+    });
     assert!(attached.is_some(), "{:#?}", strace.stderr.seen());
     strace
 }
@@ -200,7 +199,7 @@ pub(crate) fn slow_syncs(server: &Server, microseconds: u32) -> Process {
 #[ignore = "needs strace, which scripts/attack installs, and most of 20,000 descriptors"]
 fn a_slow_disk() {
     const CONNECTIONS: usize = 18_000;
-    const SYNC_MICROSECONDS: u32 = 100_000;
+    const SYNC_MICROSECONDS: u32 = 2_000_000;
     const TIME: Duration = Duration::from_secs(30);
     let scene = Scene::new(CONNECTIONS + 50);
     let server = &scene.server;
