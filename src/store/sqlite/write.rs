@@ -202,6 +202,8 @@ impl WriteLog for Writer {
         self.transact(|writer| {
             writer.indexes.slice(&writer.conn, &writer.unfolded, &writer.tuning)
         })?;
+        // Of the pages that it passed, few are those that appends need.
+        self.conn.execute_batch("PRAGMA shrink_memory")?;
         Ok(self.indexes.upkeep(&self.unfolded, &self.tuning))
     }
 
