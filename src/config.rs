@@ -327,6 +327,7 @@ const _: () = {
     assert!(INDEX_SHARE_EVENTS <= FOLD_EVENTS / 4, "a fold ends before the next is due");
     assert!(IDLE_FOLD_EVENTS <= FOLD_EVENTS, "an idle fold is no larger than a due one");
     assert!(REST_MERGE_EVENTS_MAX <= SEGMENT_EVENTS_MAX, "no merge makes a larger segment");
+    assert!(UPKEEP_IDLE < UPKEEP_REST, "what is due is done before what only pays at rest");
     assert!(SEGMENT_EVENTS_MAX < 1 << 32, "a place in a segment fits into 32 bits");
     assert!(WAL_BYTES_SOFT < WAL_BYTES_HARD, "checkpoints start before appends wait for them");
 };
