@@ -282,6 +282,15 @@ pub const CHECKPOINT_RUNS_MAX: u32 = 4;
 /// What was copied is written to the disk in parts of so much before it is synced, as a sync of the log
 /// would have to wait for all of it.
 pub const WRITE_BACK_BYTES: usize = 256 * KIB;
+/// The log's file is this long at first, and a half longer whenever three quarters of it are used, up to
+/// an eighth more than the soft limit: a commit that makes it longer by itself takes twice as long to sync.
+/// It is made longer by parts of so much, each of which a sync may have to wait for, and not where the
+/// disk would have less room left than this.
+pub const WAL_FILE_BYTES_MIN: usize = 256 * KIB;
+pub const WAL_FILE_PART_BYTES: usize = 64 * KIB;
+pub const WAL_SPARE_BYTES: usize = 256 * MIB;
+/// Requests that wait for the checkpointer: one to copy the log, and one to make its file longer.
+pub const CHECKPOINTER_REQUESTS_MAX: usize = 2;
 /// SQLite's page caches: the writer's, and that of each other connection. Readers are no faster with
 /// more, neither a history's nor those of 100,000 storages: what they read the system has, too.
 pub const WRITER_PAGE_CACHE_BYTES: usize = 6 * MIB;

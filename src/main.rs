@@ -78,7 +78,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     let (answers, from_readers) = bounded(config::ANSWERS_MAX);
     let (to_syncer, syncer_inbox) = bounded(config::UNSYNCED_MAX);
     let (notices, from_writer) = bounded(config::NOTICES_MAX);
-    let (to_checkpointer, checkpoint_requests) = bounded(1);
+    let (to_checkpointer, checkpoint_requests) = bounded(config::CHECKPOINTER_REQUESTS_MAX);
 
     let mut readers = Vec::new();
     for _ in 0..settings.readers {

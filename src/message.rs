@@ -417,5 +417,8 @@ pub struct ToSyncer {
 
 #[derive(Debug)]
 pub enum ToCheckpointer {
+    /// Answered by `Checkpointed`.
     Run,
+    /// The file of the write-ahead log is to be so long. Answered only by an error, as by `Run`.
+    Lengthen { bytes: u64 },
 }

@@ -73,6 +73,8 @@ pub struct Step {
     pub wait: Wait,
     /// The write-ahead log is to be copied.
     pub checkpoint: bool,
+    /// Its file is to be made so long.
+    pub lengthen: Option<u64>,
     /// Nothing more comes.
     pub stop: bool,
 }
@@ -168,7 +170,8 @@ impl Writer {
         }
         let published = self.publish(notices);
         let wait = self.wait(published, clock());
-        Ok(Step { wait, checkpoint: self.log.checkpoint_due(), stop })
+        let (checkpoint, lengthen) = (self.log.checkpoint_due(), self.log.lengthening_due());
+        Ok(Step { wait, checkpoint, lengthen, stop })
     }
 
     /// When a slice of upkeep is next done, where nothing is committed or synced before.
@@ -376,8 +379,14 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
         let step = writer.step(&mut batch, &mut late, &mut notices, &clock)?;
         wait = step.wait;
         stop = step.stop;
+        // Places for one of each: a checkpoint is not due before the last was answered, and where anything
+        // waits commits make the file longer by themselves, until more is due.
+        if let Some(bytes) = step.lengthen
+            && channels.checkpointer.is_empty()
+        {
+            let _ = channels.checkpointer.try_send(ToCheckpointer::Lengthen { bytes });
+        }
         if step.checkpoint {
-            // One place, and one request at a time.
             let _ = channels.checkpointer.try_send(ToCheckpointer::Run);
         }
         let are_last = batch.is_empty() && channels.inbox.is_empty();
@@ -497,8 +506,14 @@ pub fn run_checkpointer(
     requests: Receiver<ToCheckpointer>,
     writer: Sender<ToWriter>,
 ) {
-    while let Ok(ToCheckpointer::Run) = requests.recv() {
-        let result = checkpoint.run();
+    for request in requests {
+        let result = match request {
+            ToCheckpointer::Lengthen { bytes } => match checkpoint.lengthen(bytes) {
+                Ok(()) => continue,
+                Err(error) => Err(error),
+            },
+            ToCheckpointer::Run => checkpoint.run(),
+        };
         if writer.send(ToWriter::Checkpointed(result)).is_err() {
             return;
         }

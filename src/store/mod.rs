@@ -58,6 +58,9 @@ pub trait WriteLog: Send {
     /// Whether a `Checkpoint::run` is wanted. True once until `restart_log` was called.
     fn checkpoint_due(&mut self) -> bool;
 
+    /// How long `Checkpoint::lengthen` is to make the file of the write-ahead log, each length once.
+    fn lengthening_due(&mut self) -> Option<u64>;
+
     /// Between two commits, after `Checkpoint::run` copied so much of the write-ahead log: copies the
     /// rest, so that the log starts over; where that would take long, another run is due instead.
     fn restart_log(&mut self, copied_bytes: u64) -> Result<(), StoreError>;
@@ -92,10 +95,14 @@ pub trait SyncLog: Send + Sync {
     fn sync(&self) -> Result<(), StoreError>;
 }
 
-/// Copies the write-ahead log into the database, on a thread of its own.
+/// Copies the write-ahead log into the database, on a thread of its own, and sees to its file.
 pub trait Checkpoint: Send {
     /// How much of the log is copied then; commits may have made it longer meanwhile.
     fn run(&mut self) -> Result<u64, StoreError>;
+
+    /// Makes the file of the log so long, ahead of what commits write to it, where there is room: a sync
+    /// of a commit that makes it longer by itself takes longer. Every error is fatal.
+    fn lengthen(&mut self, bytes: u64) -> Result<(), StoreError>;
 }
 
 /// What a storage holds up to a `seq`.

@@ -7,6 +7,9 @@
 //! are written once; only those that have a row count. Events past the last segment are in memory,
 //! on the writing side (`unfolded`) to know a value again, on the reading side (`tail`) to be found.
 //!
+//! The write-ahead log is synced by whoever has its file, not by SQLite, and its file is made longer ahead
+//! of commits (`log_file`), which then only write over what is there.
+//!
 //! Invariants:
 //! - Events are numbered from 1 without a gap, and so are segments: the `mark` splits the log in two.
 //! - A transaction that fails leaves no trace in memory (`write::Writer::transact`).
@@ -30,6 +33,7 @@ mod cursor;
 mod error;
 pub(super) mod file;
 mod fold;
+mod log_file;
 mod merge;
 mod read;
 mod segment;
@@ -62,6 +66,8 @@ pub struct Tuning {
     pub filters_bytes_max: usize,
     pub wal_bytes_soft: usize,
     pub wal_bytes_hard: usize,
+    pub wal_file_bytes_min: usize,
+    pub wal_spare_bytes: usize,
 }
 
 impl Default for Tuning {
@@ -79,6 +85,8 @@ impl Default for Tuning {
             filters_bytes_max: config::FILTERS_BYTES_MAX,
             wal_bytes_soft: config::WAL_BYTES_SOFT,
             wal_bytes_hard: config::WAL_BYTES_HARD,
+            wal_file_bytes_min: config::WAL_FILE_BYTES_MIN,
+            wal_spare_bytes: config::WAL_SPARE_BYTES,
         }
     }
 }
@@ -149,16 +157,18 @@ pub fn open_with(path: &Path, tuning: Tuning) -> Result<Opened, OpenError> {
     let (conn, lock) = file::open(&path)?;
     let checkpointer = file::connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     file::configure(&checkpointer, config::PAGE_CACHE_BYTES)?;
-    let writer = write::Writer::load(conn, lock, tuning)?;
+    let mut writer = write::Writer::load(conn, lock, tuning)?;
     let last = writer.last();
     let epochs = writer.begin_epoch()?;
     writer.leave_syncs_to_syncer()?;
     file::sync_names(&path)?;
     let open = |path: &Path| File::open(path).map_err(|error| OpenError::Path(error.to_string()));
     let sync = Box::new(wal::Syncer { log: open(&file::beside(&path, "-wal"))? });
+    let log_file = writer.lengthen_log(&file::beside(&path, "-wal"))?;
     let checkpoint = Box::new(wal::Checkpointer {
         conn: checkpointer,
         pages: write_back::LoggedPages::of(open(&file::beside(&path, "-wal"))?),
+        log_file,
         database: open(&path)?,
     });
     Ok(Opened { log: Box::new(writer), sync, checkpoint, epochs, last })

@@ -71,6 +71,10 @@ impl WriteLog for Log {
         std::mem::take(&mut self.checkpoint_due)
     }
 
+    fn lengthening_due(&mut self) -> Option<u64> {
+        None
+    }
+
     fn restart_log(&mut self, _: u64) -> Result<(), StoreError> {
         self.checkpoint_due = true;
         Ok(())

@@ -30,6 +30,8 @@ pub(crate) struct Disk {
 
 #[derive(Clone, Default)]
 struct File {
+    /// As the running system sees it.
+    length: usize,
     durable: Vec<u8>,
     pending: Vec<Pending<Changed>>,
 }
@@ -71,7 +73,8 @@ impl Disk {
         let mut disk = Disk::default();
         for (name, bytes) in state {
             disk.names.insert(name.clone(), disk.files.len());
-            disk.files.push(File { durable: bytes.clone(), pending: Vec::new() });
+            let (length, durable) = (bytes.len(), bytes.clone());
+            disk.files.push(File { length, durable, pending: Vec::new() });
         }
         disk.durable_names.clone_from(&disk.names);
         disk
@@ -95,12 +98,16 @@ impl Disk {
                 self.pending_names.push(Pending { number, change });
             }
             Change::Write { at, bytes } => {
-                let change = Changed::Write { at: *at, bytes: bytes.clone() };
-                self.file(name).pending.push(Pending { number, change });
+                self.file(name).write(number, *at, bytes.clone());
+            }
+            Change::Append { bytes } => {
+                let file = self.file(name);
+                file.write(number, file.length, bytes.clone());
             }
             Change::Truncate { bytes } => {
-                let change = Changed::Truncate { bytes: *bytes };
-                self.file(name).pending.push(Pending { number, change });
+                let file = self.file(name);
+                file.length = *bytes;
+                file.pending.push(Pending { number, change: Changed::Truncate { bytes: *bytes } });
             }
             Change::SyncBegins { thread } => {
                 self.syncs.insert((*thread, name.clone()), number);
@@ -140,7 +147,7 @@ impl Disk {
     pub(crate) fn running(&self) -> State {
         let mut state = State::new();
         for (name, file) in &self.names {
-            let File { durable, pending } = &self.files[*file];
+            let File { durable, pending, .. } = &self.files[*file];
             let mut bytes = durable.clone();
             pending.iter().for_each(|pending| pending.change.apply(&mut bytes));
             state.insert(name.clone(), bytes);
@@ -179,6 +186,13 @@ impl Disk {
             state.insert(name, bytes);
         }
         state
+    }
+}
+
+impl File {
+    fn write(&mut self, number: u64, at: usize, bytes: Vec<u8>) {
+        self.length = self.length.max(at + bytes.len());
+        self.pending.push(Pending { number, change: Changed::Write { at, bytes } });
     }
 }
 

@@ -171,19 +171,22 @@ fn after_a_sync_that_failed_nothing_is_acknowledged() {
 /// It may be of what a sync would not report again.
 #[test]
 fn after_a_write_ahead_of_a_sync_failed_nothing_is_acknowledged() {
-    let (mut scene, attached) = while_the_database_is_written("EIO");
-    let ended = scene.client.append_until("beside", 1_000_000, "rill_wal_bytes", |_| false);
-    assert_eq!(ended, Err(Gone));
-    let (code, _, said) = scene.server.process.outcome();
-    assert_eq!(code, Some(1));
-    assert!(said.contains("the database could not be synced"), "{said}");
-    assert!(attached.detach(), "no call failed");
-    told::check(&scene.server.folder.file("x.db"), &scene.client.told, "after the failed write");
+    for (file, name) in [("x.db", "database"), ("x.db-wal", "write-ahead log")] {
+        let (mut scene, attached) = while_parts_are_written(&[file], "EIO");
+        let ended = scene.client.append_until("beside", 1_000_000, "rill_wal_bytes", |_| false);
+        assert_eq!(ended, Err(Gone));
+        let (code, _, said) = scene.server.process.outcome();
+        assert_eq!(code, Some(1));
+        assert!(said.contains(&format!("the {name} could not be synced")), "{said}");
+        assert!(attached.detach(), "no call failed");
+        let db = scene.server.folder.file("x.db");
+        told::check(&db, &scene.client.told, "after the failed write");
+    }
 }
 
 #[test]
 fn where_a_write_ahead_of_a_sync_is_refused_the_sync_does_it() {
-    let (mut scene, attached) = while_the_database_is_written("ENOSYS");
+    let (mut scene, attached) = while_parts_are_written(strace::all_files(), "ENOSYS");
     for is_large in [true, false] {
         let is = |bytes: f64| (bytes > 60e6) == is_large;
         assert_eq!(scene.client.append_until("beside", 1_000_000, "rill_wal_bytes", is), Ok(true));
@@ -193,10 +196,11 @@ fn where_a_write_ahead_of_a_sync_is_refused_the_sync_does_it() {
     scene.stops();
 }
 
-fn while_the_database_is_written(error: &'static str) -> (Scene, Attached) {
+/// Of the database after it was copied to, and of the log ahead of commits.
+fn while_parts_are_written(files: &[&str], error: &'static str) -> (Scene, Attached) {
     let scene = Scene::on(Arc::new(Folder::new()));
     let fault = for_good("sync_file_range", error);
-    let attached = Attached::to(&scene.server, "rill-checkpointer", strace::all_files(), &fault);
+    let attached = Attached::to(&scene.server, "rill-checkpointer", files, &fault);
     (scene, attached)
 }
 

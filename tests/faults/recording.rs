@@ -113,25 +113,38 @@ impl Recording {
         let trace = trace::parse(&strace::log_of(&self.folder), folder);
         self.steps.extend(trace.steps);
         let files = self.folder.contents();
-        let happened = |step: &Step| match &step.change {
-            Change::Write { at, bytes } => {
-                files[&step.name].get(*at..at + bytes.len()) == Some(&bytes[..])
-            }
-            change => panic!("{change:?} is not looked for"),
-        };
-        self.steps.extend(trace.cut_short.into_iter().filter(happened));
+        for step in trace.cut_short {
+            self.steps.extend(self.what_happened(step, &files));
+        }
         // What a sync that failed was to write is in the files, and counts as lost.
         if !self.steps.iter().any(|step| step.change.is_failed_sync()) {
             self.check_record();
         }
     }
 
-    /// Without a loss of power, the files are what was recorded.
-    fn check_record(&self) {
+    /// What the files have of a write that a kill came upon.
+    fn what_happened(&self, mut step: Step, files: &State) -> Option<Step> {
+        let file = &files[&step.name];
+        let happened = match &mut step.change {
+            Change::Write { at, bytes } => file.get(*at..*at + bytes.len()) == Some(&bytes[..]),
+            Change::Append { bytes } => {
+                bytes.truncate(file.len() - self.recorded()[&step.name].len());
+                !bytes.is_empty()
+            }
+            change => panic!("{change:?} is not looked for"),
+        };
+        happened.then_some(step)
+    }
+
+    fn recorded(&self) -> State {
         let mut disk = self.before.clone();
         self.steps.iter().for_each(|step| disk.apply(step));
-        let files = self.files();
-        let recorded = disk.running();
+        disk.running()
+    }
+
+    /// Without a loss of power, the files are what was recorded.
+    fn check_record(&self) {
+        let (files, recorded) = (self.files(), self.recorded());
         assert!(recorded.keys().eq(files.keys()), "{:?}, {:?}", recorded.keys(), files.keys());
         for (name, bytes) in files {
             assert!(recorded[&name] == bytes, "{name} is not as recorded");

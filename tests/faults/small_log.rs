@@ -44,6 +44,8 @@ fn tuning() -> Tuning {
         slice_units: 16,
         wal_bytes_soft: 64 << 10,
         wal_bytes_hard: 256 << 10,
+        wal_file_bytes_min: 8 << 10,
+        wal_spare_bytes: 0,
         ..Tuning::default()
     }
 }
@@ -128,7 +130,7 @@ fn serve(db: &Path) -> (Sender<ToWriter>, Receiver<FromWriter>) {
     let opened = sqlite::open_with(db, tuning()).expect("it opens");
     let (to_writer, inbox) = unbounded();
     let (notices, from_syncer) = bounded(16);
-    let (checkpointer, requests) = bounded(1);
+    let (checkpointer, requests) = bounded(config::CHECKPOINTER_REQUESTS_MAX);
     let back = to_writer.clone();
     thread::spawn(move || writer::run_checkpointer(opened.checkpoint, requests, back));
     let (to_syncer, from_writer) = bounded(config::UNSYNCED_MAX);

@@ -28,6 +28,10 @@ pub(crate) enum Change {
         at: usize,
         bytes: Vec<u8>,
     },
+    /// At the end, wherever that is.
+    Append {
+        bytes: Vec<u8>,
+    },
     Truncate {
         bytes: usize,
     },
@@ -57,6 +61,7 @@ impl Change {
     pub(crate) fn kind(&self) -> String {
         match self {
             Change::Write { at, bytes } => format!("write of {} at {at}", bytes.len()),
+            Change::Append { bytes } => format!("write of {} at the end", bytes.len()),
             change => format!("{change:?}"),
         }
     }
@@ -157,7 +162,7 @@ impl Parser<'_> {
                 (self.descriptor(arguments)?.0, Change::SyncEnds { thread, succeeded })
             }
             _ if !succeeded => return Some(()),
-            _ if cut_short && call != "pwrite64" => return None,
+            _ if cut_short && !["pwrite64", "write"].contains(&call) => return None,
             "openat" => {
                 let (_, rest) = arguments.split_once(", \"")?;
                 let (path, flags) = rest.split_once('"')?;
@@ -171,13 +176,13 @@ impl Parser<'_> {
             "pwrite64" => {
                 let (name, rest) = self.descriptor(arguments)?;
                 let (rest, at) = rest.rsplit_once(", ")?;
-                let (quoted, count) = rest.rsplit_once(", ")?;
-                let mut bytes = unescape(quoted.strip_prefix('"')?.strip_suffix('"')?)?;
-                assert_eq!(count.parse(), Ok(bytes.len()), "a write was not recorded whole");
-                if !cut_short {
-                    bytes.truncate(result.split(' ').next()?.parse().ok()?);
-                }
+                let bytes = written(rest, (!cut_short).then_some(result))?;
                 (name, Change::Write { at: at.parse().ok()?, bytes })
+            }
+            // The one that does so has the log open for nothing else.
+            "write" => {
+                let (name, rest) = self.descriptor(arguments)?;
+                (name, Change::Append { bytes: written(rest, (!cut_short).then_some(result))? })
             }
             "ftruncate" => {
                 let (name, bytes) = self.descriptor(arguments)?;
@@ -205,6 +210,17 @@ impl Parser<'_> {
         let name = path.strip_prefix(self.folder)?.trim_start_matches('/');
         (!name.ends_with(".lock") && !name.ends_with("-shm")).then(|| name.to_owned())
     }
+}
+
+/// What was written of `"…", count`, which is all of it where the call did not return.
+fn written(arguments: &str, result: Option<&str>) -> Option<Vec<u8>> {
+    let (quoted, count) = arguments.rsplit_once(", ")?;
+    let mut bytes = unescape(quoted.strip_prefix('"')?.strip_suffix('"')?)?;
+    assert_eq!(count.parse(), Ok(bytes.len()), "a write was not recorded whole");
+    if let Some(result) = result {
+        bytes.truncate(result.split(' ').next()?.parse().ok()?);
+    }
+    Some(bytes)
 }
 
 /// The bytes of a C string as strace writes it.
@@ -253,11 +269,13 @@ fn a_log_is_read_as_strace_writes_it() {
                7 1700000000.000030 fsync(3</f/x.db-shm>) = 0 <0.000005>\n\
                7 1700000000.000040 ftruncate(3</f/x.db>, 0) = 0 <0.000005>\n\
                7 1700000000.000050 unlink(\"/f/x.db\") = 0 <0.000005>\n\
+               7 1700000000.000055 write(5</f/x.db-wal>, \"\\0\\0\\0\", 3) = 2 <0.000002>\n\
                7 1700000000.000060 pwrite64(3</f/x.db>, \"b\", 1, 7) = ?\n\
                9 1700000000.000060 pwrite64(3</f/x.db>, \"c\", 1, 8) = ? <unavailable>\n\
                8 1700000000.000061 <... ??? resumed>) = ?\n\
                9 1700000000.000061 ???( <detached ...>\n\
                11 1700000000.000061 pwrite64(3</f/x.db>, \"d\", 1, 9 <detached ...>\n\
+               12 1700000000.000062 write(5</f/x.db-wal>, \"\\0\", 1) = ?\n\
                11 1700000000.000062 sync_file_range(3</f/x.db>, 0, 9, SYNC_FILE_RANGE_WRITE) = ?\n\
                10 1700000000.000061 ???()           = ?\n\
                7 1700000000.000061 +++ killed by SIGKILL +++\n";
@@ -271,7 +289,8 @@ fn a_log_is_read_as_strace_writes_it() {
     let write = |at, bytes: &[u8]| Change::Write { at, bytes: bytes.to_vec() };
     let cut_short = [(60, 7, b"b"), (60, 8, b"c"), (61, 9, b"d")]
         .map(|(moment, at, bytes)| step(moment, "x.db", write(at, bytes)));
-    assert_eq!(trace.cut_short, cut_short);
+    let added = |moment, bytes| step(moment, "x.db-wal", Change::Append { bytes: vec![0; bytes] });
+    assert_eq!(trace.cut_short, [&cut_short[..], &[added(62, 1)]].concat());
     assert_eq!(
         trace.steps,
         [
@@ -281,6 +300,7 @@ fn a_log_is_read_as_strace_writes_it() {
             step(20, "", Change::SyncEnds { thread: 8, succeeded: false }),
             step(45, "x.db", Change::Truncate { bytes: 0 }),
             step(55, "x.db", Change::Unlink),
+            added(57, 2),
         ]
     );
 }

@@ -39,6 +39,7 @@ pub(crate) struct Server {
     from_writer: VecDeque<FromWriter>,
     from_reader: VecDeque<FromReader>,
     checkpoint_due: bool,
+    lengthen: Option<u64>,
     wait: Wait,
     /// The writer's clock.
     now: Duration,
@@ -94,6 +95,7 @@ impl Server {
             from_writer: VecDeque::new(),
             from_reader: VecDeque::new(),
             checkpoint_due: false,
+            lengthen: None,
             wait: Wait::Not,
             now: Duration::ZERO,
             subscribed: BTreeMap::new(),
@@ -138,6 +140,7 @@ impl Server {
         batch.drain(..).rev().for_each(|message| self.to_writer.push_front(message));
         self.wait = step.wait;
         self.checkpoint_due |= step.checkpoint;
+        self.lengthen = step.lengthen.or(self.lengthen);
         if !notices.is_empty() {
             self.to_syncer.push_back(self.writer.hand_over(notices));
         }
@@ -177,6 +180,9 @@ impl Server {
     }
 
     pub(crate) fn checkpointer_steps(&mut self) {
+        if let Some(bytes) = self.lengthen.take() {
+            self.checkpoint.lengthen(bytes).expect("no error is fatal");
+        }
         if std::mem::take(&mut self.checkpoint_due) {
             let result = self.checkpoint.run();
             self.to_writer.push_back(ToWriter::Checkpointed(result));

@@ -85,6 +85,8 @@ pub(super) fn tiny() -> Tuning {
         filters_bytes_max: 1_000,
         wal_bytes_soft: 100_000,
         wal_bytes_hard: 400_000,
+        wal_file_bytes_min: 8_000,
+        wal_spare_bytes: 0,
     }
 }
 
@@ -253,6 +255,9 @@ fn live(opened: &mut Opened, model: &mut Model, random: &mut Random) {
     while random.below(3) > 0 && log.index_ahead().unwrap() {}
     for _ in 0..random.below(3) {
         log.upkeep(random.below(2) == 0).unwrap();
+    }
+    if let Some(bytes) = opened.log.lengthening_due() {
+        opened.checkpoint.lengthen(bytes).unwrap();
     }
     checkpoint_if_due(opened);
 }

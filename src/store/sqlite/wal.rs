@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
+use super::log_file::LogFile;
 use super::write_back::{LoggedPages, write_back};
 use super::{BUSY_TIMEOUT, PAGE_BYTES, Tuning};
 use crate::config;
@@ -43,6 +44,8 @@ pub(super) struct WriteAheadLog {
     due: Due,
     /// What the last run copied.
     copied_bytes: u64,
+    /// How long the file was asked to be.
+    file_bytes: u64,
     bytes_soft: u64,
     bytes_hard: u64,
 }
@@ -81,7 +84,22 @@ impl WriteAheadLog {
         let bytes_soft = tuning.wal_bytes_soft as u64;
         let bytes_hard = tuning.wal_bytes_hard as u64;
         let due = Due::AboveBytes(bytes_soft);
-        Ok(WriteAheadLog { frames, due, copied_bytes: 0, bytes_soft, bytes_hard })
+        let file_bytes = tuning.wal_file_bytes_min as u64;
+        Ok(WriteAheadLog { frames, due, copied_bytes: 0, file_bytes, bytes_soft, bytes_hard })
+    }
+
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// By a half, whenever three quarters are used, up to somewhat more than should ever be.
+    pub(super) fn lengthening_due(&mut self) -> Option<u64> {
+        let most = self.bytes_soft + self.bytes_soft / 8;
+        let before = self.file_bytes;
+        while self.file_bytes < most && self.bytes() > self.file_bytes / 4 * 3 {
+            self.file_bytes = most.min(self.file_bytes / 2 * 3);
+        }
+        (self.file_bytes > before).then_some(self.file_bytes)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -191,7 +209,7 @@ fn synced(file: &File, what: &str) -> Result<(), StoreError> {
     file.sync_data().map_err(not_synced(what))
 }
 
-fn not_synced(what: &str) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn not_synced(what: &str) -> impl FnOnce(io::Error) -> StoreError {
     move |error| StoreError::Fatal(format!("the {what} could not be synced: {error}"))
 }
 
@@ -199,6 +217,7 @@ fn not_synced(what: &str) -> impl FnOnce(io::Error) -> StoreError {
 pub(super) struct Checkpointer {
     pub(super) conn: Connection,
     pub(super) pages: LoggedPages,
+    pub(super) log_file: Arc<LogFile>,
     /// To sync it. Closed last: the system drops all locks of a process on a file that it closes.
     pub(super) database: File,
 }
@@ -215,5 +234,9 @@ impl Checkpoint for Checkpointer {
         // next checkpoint: the restart, which appends wait for.
         synced(&self.database, "database")?;
         Ok(bytes_of(frames))
+    }
+
+    fn lengthen(&mut self, bytes: u64) -> Result<(), StoreError> {
+        self.log_file.lengthen(bytes)
     }
 }

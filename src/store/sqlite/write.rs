@@ -3,16 +3,19 @@
 //! changes only once it is.
 
 use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
 use super::bloom::Probe;
+use super::log_file::LogFile;
 use super::segment::{Lookup, sql};
 use super::unfolded::{Unfolded, digest_of};
 use super::upkeep::Indexes;
 use super::wal::{Copied, WriteAheadLog, checkpoint};
-use super::{Tuning, record_epoch, wal};
+use super::{OpenError, Tuning, record_epoch, wal};
 use crate::event::{Epoch, NewValue, Placed, Seq};
 use crate::id::StorageKey;
 use crate::store::{Batch, StoreError, StoreGauges, Transaction, Upkeep, WriteLog};
@@ -27,6 +30,7 @@ pub(super) struct Writer {
     unfolded: Unfolded,
     indexes: Indexes,
     wal: WriteAheadLog,
+    log_file: Option<Arc<LogFile>>,
     /// Whether a transaction that indexes ahead is open, for whoever begins next. The connection does
     /// not say: one that could not be rolled back is open too, and nobody may go on with it.
     is_ahead: bool,
@@ -44,7 +48,8 @@ impl Writer {
         let unfolded = load_unfolded(&conn, indexes.mark())?;
         let last = indexes.mark() + unfolded.len() as Seq;
         let wal = WriteAheadLog::watch(&mut conn, &tuning)?;
-        Ok(Writer { conn, tuning, last, unfolded, indexes, wal, is_ahead: false, _lock: lock })
+        let (log_file, is_ahead) = (None, false);
+        Ok(Writer { conn, tuning, last, unfolded, indexes, wal, log_file, is_ahead, _lock: lock })
     }
 
     /// Records a new epoch, and copies the log into the database: what a crash left in it may never
@@ -62,6 +67,14 @@ impl Writer {
     /// copies what was committed: a sync of it that failed would be taken for one that did not.
     pub(super) fn leave_syncs_to_syncer(&self) -> Result<(), StoreError> {
         Ok(self.conn.execute_batch("PRAGMA synchronous = NORMAL;")?)
+    }
+
+    /// From now on the file of the log is longer than what stands in it, which is nothing yet.
+    pub(super) fn lengthen_log(&mut self, path: &Path) -> Result<Arc<LogFile>, OpenError> {
+        let file = Arc::new(LogFile::open(path, self.tuning.wal_spare_bytes as u64)?);
+        file.lengthen(self.wal.file_bytes())?;
+        self.log_file = Some(Arc::clone(&file));
+        Ok(file)
     }
 
     /// Ends the transaction that indexes ahead; false where there is none.
@@ -211,6 +224,10 @@ impl WriteLog for Writer {
         self.wal.checkpoint_due()
     }
 
+    fn lengthening_due(&mut self) -> Option<u64> {
+        self.wal.lengthening_due()
+    }
+
     fn restart_log(&mut self, copied_bytes: u64) -> Result<(), StoreError> {
         let committed = self.commit_ahead().map(drop);
         if let Err(StoreError::Fatal(_)) = committed {
@@ -237,6 +254,9 @@ impl WriteLog for Writer {
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         // Of what indexes ahead nothing is missed.
         rollback(&self.conn);
+        if let Some(log_file) = &self.log_file {
+            log_file.end();
+        }
         self.conn.busy_timeout(CLOSE_PATIENCE)?;
         let copied = checkpoint(&self.conn, "TRUNCATE")?;
         self.conn.close().map_err(|(_, error)| error)?;

@@ -1,6 +1,7 @@
 //! Owns how what a checkpoint copied reaches the disk: one part of it after the other, each awaited. A
 //! sync of the log, which appends wait for, then stands in line behind one part, and not behind all that
-//! was copied. Called by the checkpointer. Makes nothing durable: only the sync of the database does.
+//! was copied. Called by the checkpointer, and by `log_file` for zeros that it adds to the log. Makes
+//! nothing durable: only the sync of the file does.
 
 use std::fs::File;
 use std::io;
@@ -62,12 +63,20 @@ fn number(bytes: &[u8]) -> u32 {
 /// sync would not report again.
 pub(super) fn write_back(database: &File, pages: &[u32]) -> io::Result<()> {
     for part in pages.chunks(config::WRITE_BACK_BYTES / PAGE_BYTES as usize) {
-        match write_between(database, part[0], part[part.len() - 1]) {
-            Err(error) if is_refusal(&error) => return Ok(()),
-            result => result?,
-        }
+        // Pages are numbered from 1; of a log that began anew the number may be anything.
+        let begin = u64::from(part[0].saturating_sub(1)) * PAGE_BYTES;
+        let end = u64::from(part[part.len() - 1].max(1)) * PAGE_BYTES;
+        write_out(database, begin, end - begin)?;
     }
     Ok(())
+}
+
+/// Writes to the disk what was changed in these bytes of the file, unless that is refused.
+pub(super) fn write_out(file: &File, begin: u64, bytes: u64) -> io::Result<()> {
+    match sync_range(file, begin, bytes) {
+        Err(error) if is_refusal(&error) => Ok(()),
+        result => result,
+    }
 }
 
 /// By the file system, or by a sandbox: nothing was done, and the sync does all of it.
@@ -78,18 +87,15 @@ fn is_refusal(error: &io::Error) -> bool {
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-fn write_between(database: &File, first: u32, last: u32) -> io::Result<()> {
+fn sync_range(file: &File, begin: u64, bytes: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    // Pages are numbered from 1; of a log that began anew the number may be anything.
-    let begin = u64::from(first.saturating_sub(1)) * PAGE_BYTES;
-    let bytes = u64::from(last.max(1)) * PAGE_BYTES - begin;
     let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE
         | libc::SYNC_FILE_RANGE_WRITE
         | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     let (begin, bytes) = (begin.cast_signed(), bytes.cast_signed());
-    // SAFETY: the call takes numbers only, and a descriptor that is open as long as `database`.
-    match unsafe { libc::sync_file_range(database.as_raw_fd(), begin, bytes, all) } {
+    // SAFETY: the call takes numbers only, and a descriptor that is open as long as `file`.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), begin, bytes, all) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -97,7 +103,7 @@ fn write_between(database: &File, first: u32, last: u32) -> io::Result<()> {
 
 /// Elsewhere all of it is left to the sync.
 #[cfg(not(target_os = "linux"))]
-fn write_between(_: &File, _: u32, _: u32) -> io::Result<()> {
+fn sync_range(_: &File, _: u64, _: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

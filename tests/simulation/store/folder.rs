@@ -77,6 +77,8 @@ impl Folder {
             slice_units: 8,
             wal_bytes_soft: 200_000,
             wal_bytes_hard: 1_000_000,
+            wal_file_bytes_min: 8_000,
+            wal_spare_bytes: 0,
             ..Tuning::default()
         };
         let opened = sqlite::open_with(&self.file(), tuning).expect("the database opens");

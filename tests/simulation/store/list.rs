@@ -77,6 +77,10 @@ impl WriteLog for Writer {
         due
     }
 
+    fn lengthening_due(&mut self) -> Option<u64> {
+        None
+    }
+
     fn restart_log(&mut self, _: u64) -> Result<(), StoreError> {
         self.commits = Some(0);
         Ok(())
@@ -106,6 +110,10 @@ impl SyncLog for Nothing {
 impl Checkpoint for Nothing {
     fn run(&mut self) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    fn lengthen(&mut self, _: u64) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

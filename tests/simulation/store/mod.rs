@@ -242,6 +242,10 @@ impl WriteLog for Written {
         self.log.checkpoint_due()
     }
 
+    fn lengthening_due(&mut self) -> Option<u64> {
+        self.log.lengthening_due()
+    }
+
     fn restart_log(&mut self, copied_bytes: u64) -> Result<(), StoreError> {
         // Called all the same: without it no checkpoint would be due again.
         self.log.restart_log(copied_bytes)?;

@@ -108,6 +108,59 @@ fn the_checkpointer_does_not_run_again_for_what_somebody_holds() {
     assert!(opened.log.checkpoint_due() && !opened.log.is_restarting());
 }
 
+#[test]
+fn the_file_of_the_log_is_longer_than_what_stands_in_it() {
+    let folder = Folder::new();
+    let path = folder.file("db");
+    let tuning = Tuning { wal_bytes_soft: 4 << 20, wal_bytes_hard: usize::MAX, ..tiny() };
+    let (file_bytes_min, file_bytes_max) = (tuning.wal_file_bytes_min as u64, 9 << 19);
+    let mut opened = open_with(&path, tuning).unwrap();
+    let file_bytes = || fs::metadata(file::beside(&path, "-wal")).unwrap().len();
+    assert_eq!(file_bytes(), file_bytes_min);
+    let (mut random, mut model) = (Random(7), Model::default());
+    let (mut asked, mut lengthened) = (0, 0);
+    while opened.log.gauges().wal_bytes < file_bytes_max {
+        commit_both(&mut *opened.log, &mut model, &random_batches(&mut random));
+        let Some(bytes) = opened.log.lengthening_due() else { continue };
+        assert!(bytes <= file_bytes_max);
+        // Not always in time, as another thread does it.
+        asked += 1;
+        if asked % 3 > 0 {
+            opened.checkpoint.lengthen(bytes).unwrap();
+            assert_eq!(file_bytes(), bytes);
+            lengthened += 1;
+        }
+    }
+    assert!(lengthened > 5, "{lengthened} times");
+    assert_eq!(opened.log.lengthening_due(), None, "it is as long as it should be");
+    let copy = folder.file("copy");
+    copy_files(&path, &copy, |bytes| bytes);
+    let reopened = open_with(&copy, tiny()).unwrap();
+    assert_eq!(reopened.last, model.events.len() as Seq);
+    check_reader(&mut *open_reader(&copy).unwrap(), &model, &mut random);
+}
+
+#[test]
+fn the_file_of_the_log_is_asked_to_be_longer_when_three_quarters_are_used() {
+    let folder = Folder::new();
+    let mut opened = open_with(&folder.file("db"), tiny()).unwrap();
+    let mut random = Random(8);
+    let (mut file_bytes, mut asked) = (tiny().wal_file_bytes_min as u64, 0);
+    loop {
+        append_bytes(&mut opened, 100, &mut random);
+        let used = opened.log.gauges().wal_bytes;
+        let due = opened.log.lengthening_due();
+        assert_eq!(due.is_some(), used > file_bytes / 4 * 3, "{used} of {file_bytes}");
+        assert_eq!(opened.log.lengthening_due(), None, "each length once");
+        let Some(bytes) = due else { continue };
+        (file_bytes, asked) = (bytes, asked + 1);
+        if bytes == 112_500 {
+            break;
+        }
+    }
+    assert!((4..10).contains(&asked), "{asked} lengths");
+}
+
 /// One new value of so many bytes.
 fn append_bytes(opened: &mut Opened, bytes: usize, random: &mut Random) {
     if bytes > 0 {

@@ -86,6 +86,10 @@ impl WriteLog for Model {
         false
     }
 
+    fn lengthening_due(&mut self) -> Option<u64> {
+        None
+    }
+
     fn restart_log(&mut self, _: u64) -> Result<(), StoreError> {
         Ok(())
     }
