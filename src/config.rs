@@ -215,7 +215,7 @@ pub const COMMIT_APPENDS_MAX: usize = 1_024;
 pub const COMMIT_BYTES_MAX: usize = 16 * MIB;
 /// So few values the writer syncs by itself where nothing else waits: to hand them over is two changes of
 /// threads, which few do not share.
-pub const SYNC_FEW: usize = 8;
+pub const SYNC_FEW: usize = 32;
 /// Transactions that wait to be synced, together; the writer waits beyond it, and what it then takes is
 /// one transaction.
 pub const UNSYNCED_MAX: usize = 4;
