@@ -18,8 +18,6 @@ use super::write_back::write_out;
 use crate::config;
 use crate::store::StoreError;
 
-static ZEROS: [u8; config::WAL_FILE_PART_BYTES] = [0; config::WAL_FILE_PART_BYTES];
-
 /// Shared by the checkpointer and the writer, who ends it before it truncates the log.
 pub(super) struct LogFile {
     end: Mutex<Option<End>>,
@@ -92,8 +90,8 @@ impl End {
         {
             return Ok(None);
         }
-        let part = ZEROS.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
-        let bytes = file.write(&ZEROS[..part])? as u64;
+        let zeros = vec![0; missing.min(config::WAL_FILE_PART_BYTES as u64) as usize];
+        let bytes = file.write(&zeros)? as u64;
         self.bytes_min = begin + bytes;
         Ok((bytes > 0).then(|| Part { file: Arc::clone(&self.file), begin, bytes }))
     }
