@@ -102,6 +102,13 @@ impl Disk {
             }
             Change::Append { bytes } => {
                 let file = self.file(name);
+                let truncated =
+                    |pending: &Pending<Changed>| matches!(pending.change, Changed::Truncate { .. });
+                // It would stand in what was there before, where only the truncation is lost.
+                assert!(
+                    !file.pending.iter().any(truncated),
+                    "{name} was not truncated for certain"
+                );
                 file.write(number, file.length, bytes.clone());
             }
             Change::Truncate { bytes } => {

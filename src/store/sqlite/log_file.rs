@@ -4,8 +4,8 @@
 //! and by the checkpointer where the writer says so. Promises nothing: where there is little room, or
 //! none, the file is as long as commits make it. Does not know what stands in the log.
 //!
-//! Zeros are no frame of any log: the numbers that a frame repeats from the log's header begin at one, and
-//! whoever reads the log anew goes by those ("The SQLite Database File Format", 4.2 and 4.3).
+//! Zeros are no log and no frame of one: a log begins with a number that says so, a frame with the number
+//! of its page, and pages are numbered from 1 ("The SQLite Database File Format", 4.1).
 
 use std::fs::File;
 use std::io::{self, Write};
