@@ -29,6 +29,7 @@ use crate::id::{Id, StorageKey};
 
 mod block;
 mod bloom;
+mod crashed_log;
 mod cursor;
 mod error;
 pub(super) mod file;

@@ -4,13 +4,13 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::crashed_log::make_log_certain;
 use super::segment::block_number;
 use super::{BUSY_TIMEOUT, OpenError, PAGE_BYTES};
 use crate::config::WRITER_PAGE_CACHE_BYTES;
@@ -27,9 +27,7 @@ const HEADER_BYTES: u64 = 100;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// As errors call the log.
-const LOG: &str = "its write-ahead log (the file ending in -wal)";
-/// The log is written again in pieces of this size.
-const COPY_BYTES: usize = 64 * 1024;
+pub(super) const LOG: &str = "its write-ahead log (the file ending in -wal)";
 
 const SCHEMA: &str = "
     CREATE TABLE log(
@@ -165,58 +163,6 @@ fn move_blocks(conn: &Connection, select: &str, insert: &str) -> Result<(), Stor
         insert.raw_execute()?;
     }
     Ok(())
-}
-
-/// Makes what a crash left in the log durable, while nobody else has the database open: what others
-/// know of the log, which SQLite shares with them and would go by, may be what the system has
-/// forgotten since; and what they write to the log meanwhile would be lost.
-fn make_log_certain(path: &Path) -> Result<(), OpenError> {
-    let unreadable = |error| OpenError::Path(format!("{LOG}: {error}"));
-    let log = match File::options().read(true).write(true).open(beside(path, "-wal")) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        log => log.map_err(unreadable)?,
-    };
-    if log.metadata().map_err(unreadable)?.len() == 0 {
-        return Ok(());
-    }
-    let alone = open_alone(path)?;
-    write_again(&log).map_err(unreadable)?;
-    alone.close().map_err(|(_, error)| StoreError::from(error).into())
-}
-
-/// A connection beside which there is no other, and which leaves the log as it is. What it has read of
-/// it ends with it.
-fn open_alone(path: &Path) -> Result<Connection, OpenError> {
-    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .map_err(StoreError::from)?;
-    // So it shares nothing, and its first read locks everyone out.
-    let locked = conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA user_version;");
-    match locked {
-        Ok(()) => Ok(conn),
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-            Err(OpenError::Open)
-        }
-        Err(error) => Err(StoreError::from(error).into()),
-    }
-}
-
-/// Writes the log over itself, and syncs it. After a sync that failed the system may call clean what
-/// never reached the disk: it is read like everything else, no later sync writes it, and SQLite would
-/// copy it into the database. If the power went then, the database would hold some of it, and the log,
-/// which makes that whole again, nothing. Before SQLite goes by the log: what the system has forgotten
-/// again is then not taken for committed.
-fn write_again(log: &File) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut at = 0;
-    loop {
-        let bytes = log.read_at(&mut buffer, at)?;
-        if bytes == 0 {
-            return log.sync_all();
-        }
-        log.write_all_at(&buffer[..bytes], at)?;
-        at += bytes as u64;
-    }
 }
 
 /// Makes the names of the database's files durable. SQLite does so as it makes them, but takes no

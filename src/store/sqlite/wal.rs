@@ -16,8 +16,10 @@ use super::{BUSY_TIMEOUT, PAGE_BYTES, Tuning};
 use crate::config;
 use crate::store::{Checkpoint, StoreError, SyncLog};
 
-const HEAD_BYTES: u64 = 32;
-pub(super) const FRAME_BYTES: u64 = 24 + PAGE_BYTES;
+pub(super) const HEAD_BYTES: u64 = 32;
+/// Of a frame, which a page follows.
+pub(super) const FRAME_HEAD_BYTES: u64 = 24;
+pub(super) const FRAME_BYTES: u64 = FRAME_HEAD_BYTES + PAGE_BYTES;
 
 /// How long the restart between two commits waits for readers to leave the log; their
 /// transactions last a page.
