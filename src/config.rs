@@ -260,7 +260,7 @@ pub const REST_MERGE_EVENTS_MAX: usize = 1 << 20;
 /// After a commit was synced there is no slice of upkeep for so long: between appends that follow each other
 /// closely it would hold up the next, and would make many small segments where the appends' own shares,
 /// which are smaller, make few.
-pub const UPKEEP_IDLE: u64 = 2;
+pub const UPKEEP_IDLE: u64 = 10;
 /// After so long without a commit the newest segments are merged ahead of their time.
 pub const UPKEEP_REST: u64 = 100;
 /// Events of one slice of indexing between commits; a fold or a merge passes each event twice.
@@ -282,8 +282,8 @@ pub const CHECKPOINT_RUNS_MAX: u32 = 4;
 /// What was copied is written to the disk in parts of so much before it is synced, as a sync of the log
 /// would have to wait for all of it.
 pub const WRITE_BACK_BYTES: usize = 256 * KIB;
-/// The log's file is this long at first, and a half longer whenever three quarters of it are used, up to
-/// an eighth more than the soft limit: a commit that makes it longer by itself takes twice as long to sync.
+/// The log's file is this long at first, and twice as long whenever a third of it is used, up to an
+/// eighth more than the soft limit: a commit that makes it longer by itself takes twice as long to sync.
 /// It is made longer by parts of so much, each of which a sync may have to wait for, and not where the
 /// disk would have less room left than this.
 pub const WAL_FILE_BYTES_MIN: usize = 256 * KIB;

@@ -94,12 +94,12 @@ impl WriteAheadLog {
         self.file_bytes
     }
 
-    /// By a half, whenever three quarters are used, up to somewhat more than should ever be.
+    /// Twice as long, whenever a third is used, up to somewhat more than should ever be.
     pub(super) fn lengthening_due(&mut self) -> Option<u64> {
         let most = self.bytes_soft + self.bytes_soft / 8;
         let before = self.file_bytes;
-        while self.file_bytes < most && self.bytes() > self.file_bytes / 4 * 3 {
-            self.file_bytes = most.min(self.file_bytes / 2 * 3);
+        while self.file_bytes < most && self.bytes() > self.file_bytes / 3 {
+            self.file_bytes = most.min(self.file_bytes * 2);
         }
         (self.file_bytes > before).then_some(self.file_bytes)
     }

@@ -141,7 +141,7 @@ fn the_file_of_the_log_is_longer_than_what_stands_in_it() {
 }
 
 #[test]
-fn the_file_of_the_log_is_asked_to_be_longer_when_three_quarters_are_used() {
+fn the_file_of_the_log_is_asked_to_be_twice_as_long_when_a_third_is_used() {
     let folder = Folder::new();
     let mut opened = open_with(&folder.file("db"), tiny()).unwrap();
     let mut random = Random(8);
@@ -150,7 +150,7 @@ fn the_file_of_the_log_is_asked_to_be_longer_when_three_quarters_are_used() {
         append_bytes(&mut opened, 100, &mut random);
         let used = opened.log.gauges().wal_bytes;
         let due = opened.log.lengthening_due();
-        assert_eq!(due.is_some(), used > file_bytes / 4 * 3, "{used} of {file_bytes}");
+        assert_eq!(due.is_some(), used > file_bytes / 3, "{used} of {file_bytes}");
         assert_eq!(opened.log.lengthening_due(), None, "each length once");
         let Some(bytes) = due else { continue };
         (file_bytes, asked) = (bytes, asked + 1);
