@@ -287,7 +287,7 @@ pub const WRITE_BACK_BYTES: usize = 256 * KIB;
 /// It is made longer by parts of so much, each of which a sync may have to wait for, and not where the
 /// disk would have less room left than this.
 pub const WAL_FILE_BYTES_MIN: usize = 256 * KIB;
-pub const WAL_FILE_PART_BYTES: usize = 64 * KIB;
+pub const WAL_FILE_PART_BYTES: usize = 128 * KIB;
 pub const WAL_SPARE_BYTES: usize = 256 * MIB;
 /// Requests that wait for the checkpointer: one to copy the log, and one to make its file longer.
 pub const CHECKPOINTER_REQUESTS_MAX: usize = 2;
