@@ -51,28 +51,40 @@ fn open_alone(path: &Path) -> Result<Connection, OpenError> {
     }
 }
 
-/// Writes the log over itself, as far as it is one, and syncs it. Returns how far that is: what an earlier
-/// log left behind, and zeros, SQLite does not go by. After a sync that failed the system may call clean
-/// what never reached the disk: it is read like everything else, no later sync writes it, and SQLite would
-/// copy it into the database. If the power went then, the database would hold some of it, and the log,
-/// which makes that whole again, nothing. Before SQLite goes by the log: what the system has forgotten
-/// again is then not taken for committed.
+/// Writes the log over itself, as far as it is one, and syncs it; returns how far that is. After a sync that
+/// failed the system may call clean what never reached the disk: it is read like everything else, no later
+/// sync writes it, and SQLite would copy it into the database. If the power went then, the database would
+/// hold some of it, and the log, which makes that whole again, nothing. Before SQLite goes by the log: what
+/// the system has forgotten again is then not taken for committed. By zeros at its end, and by what an
+/// earlier log left there, SQLite does not go.
 fn write_again(log: &File) -> io::Result<u64> {
-    let mut at = 0;
-    if let Some(head) = Head::read(log)? {
-        log.write_all_at(&head.0, 0)?;
-        at = head.0.len() as u64;
-        let mut frames = vec![0; FRAMES_WRITTEN * head.frame_bytes()];
-        let mut own_bytes = frames.len();
-        while own_bytes == frames.len() {
-            let read_bytes = log.read_at(&mut frames, at)?;
-            own_bytes = head.own_bytes(&frames[..read_bytes]);
-            log.write_all_at(&frames[..own_bytes], at)?;
-            at += own_bytes as u64;
+    let own_bytes = match Head::read(log)? {
+        Some(head) => {
+            log.write_all_at(&head.0, 0)?;
+            HEAD_BYTES + write_frames_again(log, &head)?
+        }
+        None => 0,
+    };
+    log.sync_all()?;
+    Ok(own_bytes)
+}
+
+/// Returns how many bytes those of this log are.
+fn write_frames_again(log: &File, head: &Head) -> io::Result<u64> {
+    let end = log.metadata()?.len();
+    let mut buffer = vec![0; FRAMES_WRITTEN * head.frame_bytes()];
+    let mut at = HEAD_BYTES;
+    loop {
+        let whole = end.saturating_sub(at) / head.frame_bytes() as u64;
+        let frames = &mut buffer[..whole.min(FRAMES_WRITTEN as u64) as usize * head.frame_bytes()];
+        log.read_exact_at(frames, at)?;
+        let own_bytes = head.own_bytes(frames);
+        log.write_all_at(&frames[..own_bytes], at)?;
+        at += own_bytes as u64;
+        if own_bytes < buffer.len() {
+            return Ok(at - HEAD_BYTES);
         }
     }
-    log.sync_all()?;
-    Ok(at)
 }
 
 /// "The SQLite Database File Format", 4.1: the header has the size of a page at 8, and at 16 eight bytes
