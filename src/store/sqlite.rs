@@ -8,7 +8,8 @@
 //! on the writing side (`unfolded`) to know a value again, on the reading side (`tail`) to be found.
 //!
 //! The write-ahead log is synced by whoever has its file, not by SQLite, and its file is made longer ahead
-//! of commits (`log_file`), which then only write over what is there.
+//! of commits (`log_file`), which then only write over what is there. What a crash left of it is made durable
+//! before anything goes by it (`crashed_log`).
 //!
 //! Invariants:
 //! - Events are numbered from 1 without a gap, and so are segments: the `mark` splits the log in two.
