@@ -201,6 +201,8 @@ const STORAGES: [&str; 3] = ["s0", "s1", "s2"];
 /// What is appended to this one is neither read nor followed.
 const BESIDE: &str = "beside";
 const MIB: usize = 1 << 20;
+/// More than the writer syncs by itself.
+const LARGE_VALUES: usize = rill::config::SYNC_FEW + 8;
 const IDLE_FOLD_EVENTS: usize = 1_024;
 const SEGMENT_FAN_OUT: usize = 8;
 
@@ -219,7 +221,9 @@ fn play(client: &mut Client, script: Script) -> Result<(), Gone> {
         }
         Script::Large => {
             for number in 0..10 {
-                let values = (0..7).map(|place| format!("{number}.{place}").repeat(MIB / 3));
+                let bytes = 7 * MIB / LARGE_VALUES;
+                let values = (0..LARGE_VALUES).map(|place| format!("{number}.{place:02}"));
+                let values = values.map(|value| value.repeat(bytes / value.len()));
                 client.append_at_last(BESIDE, &values.collect::<Vec<_>>())?;
             }
             client.append_until(BESIDE, 100_000, "rill_wal_bytes", |bytes| bytes < 10e6)?;
