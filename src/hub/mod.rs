@@ -399,7 +399,7 @@ impl Hub {
             self.append_answered(appended.append.bytes());
             self.acknowledge(now, appended);
         }
-        for appended in &commit.appended {
+        for appended in commit.appended.chunk_by(|one, next| one.append.id == next.append.id) {
             self.broadcast(now, appended, index);
         }
     }

@@ -160,15 +160,17 @@ impl Hub {
         }
     }
 
-    /// Sends what a commit appended to the feeds that its index names.
-    pub(super) fn broadcast(&mut self, now: Now, appended: &Appended, index: &Index) {
-        let id = &appended.append.id;
+    /// Sends what a commit appended to one storage, with nothing to another between, to the feeds that
+    /// its index names.
+    pub(super) fn broadcast(&mut self, now: Now, appended: &[Appended], index: &Index) {
+        let id = &appended[0].append.id;
         if index.subscribers(id).is_none() {
             return;
         }
         let epoch = self.options.epochs.current();
         let name = json::string(id.as_str());
-        let placed = appended.append.values.iter().zip(&appended.placed);
+        let placed =
+            appended.iter().flat_map(|each| each.append.values.iter().zip(&each.placed));
         let new = placed.filter(|(_, placed)| placed.new);
         let mut events = new.map(|(value, placed)| (placed.seq, &*value.text)).peekable();
         while let Some(frame) = Frame::next(epoch, &name, &mut events) {
