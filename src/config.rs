@@ -99,6 +99,9 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 pub const RESERVED_DESCRIPTORS: usize = 64;
 /// Effects of the hub that keep their room once they were carried out.
 pub const EFFECTS_KEPT: usize = 256;
+/// Buffers of replies that were sent that keep their room, and the largest that does.
+pub const BUFFERS_KEPT: usize = 128;
+pub const BUFFER_KEPT_BYTES_MAX: usize = 2 * KIB;
 /// Pieces smaller than this are copied together and sent as one: a vectored write of small pieces
 /// costs the kernel more than the copy.
 pub const GATHERED_BYTES: usize = 16 * KIB;

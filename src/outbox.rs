@@ -7,6 +7,7 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::config;
 use crate::held::Held;
 
 #[derive(Debug, Default)]
@@ -50,13 +51,37 @@ impl Pieces {
         }
     }
 
-    fn pop_front(&mut self) {
-        if let Pieces::Many(pieces) = self
-            && pieces.len() > 1
+    fn pop_front(&mut self) -> Option<Piece> {
+        match self {
+            Pieces::Many(pieces) if pieces.len() > 1 => pieces.pop_front(),
+            _ => match mem::take(self) {
+                Pieces::None => None,
+                Pieces::One(piece) => Some(piece),
+                Pieces::Many(mut pieces) => pieces.pop_front(),
+            },
+        }
+    }
+}
+
+/// Room of small replies that were sent, for others: of many that are answered at once the
+/// allocator keeps few at hand.
+#[derive(Debug, Default)]
+pub struct Buffers(Vec<Vec<u8>>);
+
+impl Buffers {
+    /// An empty one with room for so much.
+    pub fn take(&mut self, bytes: usize) -> Vec<u8> {
+        let mut buffer = self.0.pop().unwrap_or_default();
+        buffer.reserve(bytes);
+        buffer
+    }
+
+    /// Unless it is large, or there are many.
+    pub fn keep(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < config::BUFFERS_KEPT && buffer.capacity() <= config::BUFFER_KEPT_BYTES_MAX
         {
-            pieces.pop_front();
-        } else {
-            *self = Pieces::None;
+            buffer.clear();
+            self.0.push(buffer);
         }
     }
 }
@@ -137,8 +162,8 @@ impl Outbox {
         &buffer[..filled]
     }
 
-    /// Forgets the first `bytes`, which were sent.
-    pub fn advance(&mut self, bytes: usize) {
+    /// Forgets the first `bytes`, which were sent, and keeps the room of what is sent whole.
+    pub fn advance(&mut self, bytes: usize, buffers: &mut Buffers) {
         assert!(bytes <= self.bytes, "no more is sent than was queued");
         self.bytes -= bytes;
         let mut left = self.sent + bytes;
@@ -148,7 +173,9 @@ impl Outbox {
                 break;
             }
             left -= length;
-            self.pieces.pop_front();
+            if let Some(Piece::Owned(bytes, _)) = self.pieces.pop_front() {
+                buffers.keep(bytes);
+            }
         }
         self.sent = left;
     }
@@ -182,7 +209,7 @@ mod tests {
                 assert!((1..=4).contains(&next.len()), "some, and no more than asked for");
                 let part = next[..step.min(next.len())].to_vec();
                 sent.extend_from_slice(&part);
-                outbox.advance(part.len());
+                outbox.advance(part.len(), &mut Buffers::default());
             }
             assert_eq!(sent, b"abc234xyz", "in steps of {step}, {gathered} gathered");
             assert_eq!(counter.get(), 10, "what is sent is held no longer");

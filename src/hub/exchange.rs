@@ -333,13 +333,15 @@ impl Hub {
         let Waiting::Append { id, many } = waiting else {
             unreachable!("an append was asked for");
         };
-        let body = append_body(&id, appended, many);
+        let mut body = self.buffers.take(64 + id.as_str().len() + 112 * appended.placed.len());
+        write_append_body(&mut body, &id, appended, many);
         let reply = Reply {
             status: if new > 0 { 201 } else { 200 },
             fields: &[("Content-Type", JSON), ("Cache-Control", "no-store")],
             body: &body,
         };
         self.reply(now, key, exchange, &reply);
+        self.buffers.keep(body);
         self.resume(now, key);
     }
 
@@ -417,11 +419,10 @@ pub(super) fn busy(whose: &str) -> Problem {
     Problem::new(503, format!("the {whose} queue is full; nothing was stored, try again"))
 }
 
-fn append_body(id: &Id, appended: &Appended, many: bool) -> Vec<u8> {
+fn write_append_body(out: &mut Vec<u8>, id: &Id, appended: &Appended, many: bool) {
     let values = &appended.append.values;
-    let mut out = Vec::with_capacity(64 + id.as_str().len() + 112 * values.len());
     out.extend_from_slice(b"{\"id\":");
-    json::write_string(&mut out, id.as_str());
+    json::write_string(out, id.as_str());
     out.extend_from_slice(if many { b",\"events\":[" } else { b"," });
     for (place, (value, placed)) in values.iter().zip(&appended.placed).enumerate() {
         if place > 0 {
@@ -434,7 +435,6 @@ fn append_body(id: &Id, appended: &Appended, many: bool) -> Vec<u8> {
         out.extend_from_slice(if many { b"\"}" } else { b"\"" });
     }
     out.extend_from_slice(if many { b"]}" } else { b"}" });
-    out
 }
 
 /// What an access line says of a request, identifiers shortened.

@@ -26,7 +26,7 @@ use crate::index::Index;
 use crate::message::{
     Appended, Asker, Commit, FromReader, FromWriter, Read, ToReader, ToWriter, Token,
 };
-use crate::outbox::Outbox;
+use crate::outbox::{Buffers, Outbox};
 use crate::route::Limits;
 use crate::store::StoreGauges;
 
@@ -117,6 +117,7 @@ pub struct Hub {
     /// What the outboxes of all connections hold, and the larger ones among selections.
     outboxes_bytes: Counter,
     selections_bytes: Counter,
+    buffers: Buffers,
     waiting_subscriptions: VecDeque<ToWriter>,
     /// Request bodies in memory: arriving, being parsed, with the writer.
     bodies_bytes: usize,
@@ -157,6 +158,7 @@ impl Hub {
             scans: Counter::default(),
             outboxes_bytes: Counter::default(),
             selections_bytes: Counter::default(),
+            buffers: Buffers::default(),
             waiting_subscriptions: VecDeque::new(),
             bodies_bytes: 0,
             inputs_bytes: 0,
@@ -223,7 +225,7 @@ impl Hub {
     pub fn sent(&mut self, now: Now, key: u32, bytes: usize) {
         let connection = &mut self.connections[key as usize];
         let was_high = connection.outbox.bytes() > config::OUTBOX_LOW_BYTES;
-        connection.outbox.advance(bytes);
+        connection.outbox.advance(bytes, &mut self.buffers);
         connection.outbox_since = now.milliseconds;
         let drained = connection.outbox.is_empty();
         let low = connection.outbox.bytes() <= config::OUTBOX_LOW_BYTES;

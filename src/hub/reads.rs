@@ -94,11 +94,14 @@ impl Hub {
         if !made {
             return None;
         }
-        let mut body = Vec::with_capacity(512);
+        let mut body = self.buffers.take(512);
         let (mut last, mut cursor, mut more) = (0, None, false);
         json::write_reply_start(&mut body, plan.reset);
         for (place, item) in plan.items.iter().enumerate() {
-            let Lookup::Ready(events) = self.hot.lookup(&item.id) else { return None };
+            let Lookup::Ready(events) = self.hot.lookup(&item.id) else {
+                self.buffers.keep(body);
+                return None;
+            };
             let mut places = events.after(item.after);
             match plan.window {
                 Window::Oldest(limit) if places.len() > limit as usize => {
@@ -212,7 +215,10 @@ impl Hub {
         }
         let reply = Reply { status: 200, fields, body: &page.body };
         match page.next {
-            None => self.reply(now, key, exchange, &reply),
+            None => {
+                self.reply(now, key, exchange, &reply);
+                self.buffers.keep(page.body);
+            }
             Some(next) => self.begin_reply(now, key, exchange, &reply, next),
         }
     }

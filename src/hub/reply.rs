@@ -75,7 +75,7 @@ impl Hub {
 
     /// A whole reply.
     pub(super) fn reply(&mut self, now: Now, key: u32, exchange: Exchange, reply: &Reply<'_>) {
-        let mut out = Vec::with_capacity(reply.body.len() + 512);
+        let mut out = self.buffers.take(reply.body.len() + 512);
         let framing = match reply.status {
             204 | 304 => Framing::Empty,
             _ => Framing::Length(reply.body.len()),
