@@ -78,7 +78,7 @@ pub(super) struct Exchange {
 
 #[derive(Debug)]
 pub(super) struct Receiving {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) target: Target,
     pub(super) reader: BodyReader,
     pub(super) body: Vec<u8>,
@@ -109,7 +109,7 @@ pub(super) enum Waiting {
 
 #[derive(Debug)]
 pub(super) struct Replying {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) page: ReplyPage,
 }
 

@@ -149,13 +149,13 @@ impl Hub {
             Method::Options => Ok(Target::Preflight),
             _ => route::find(head.method, &head.path).map(Target::Route),
         };
-        let exchange = Exchange {
+        let exchange = Box::new(Exchange {
             number: self.exchanges,
             held: self.hold_head(&head),
             head,
             started: now.milliseconds,
             subject: String::new(),
-        };
+        });
         let target = match target {
             Ok(target) => target,
             Err(problem) => return self.reply_unread(now, key, exchange, &problem),
@@ -225,7 +225,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         target: &Target,
         body: Vec<u8>,
     ) {
@@ -251,7 +251,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         route: &Route,
         query: String,
         body: Vec<u8>,
@@ -260,7 +260,7 @@ impl Hub {
             return self.reply_problem(now, key, exchange, &busy("readers'"));
         }
         self.bodies_bytes += query.len() + body.len();
-        self.connections[key as usize].state = State::Answering(Box::new(exchange), Waiting::Parse);
+        self.connections[key as usize].state = State::Answering(exchange, Waiting::Parse);
         let token = self.token_of(key);
         self.ask_reader(ToReader::Parse { token, route: route.clone(), query, body });
     }
@@ -275,7 +275,7 @@ impl Hub {
     }
 
     /// What the router's answer asks for.
-    fn dispatch(&mut self, now: Now, key: u32, mut exchange: Exchange, answer: Answer) {
+    fn dispatch(&mut self, now: Now, key: u32, mut exchange: Box<Exchange>, answer: Answer) {
         if self.options.access_log {
             exchange.subject = subject(&answer);
         }
@@ -308,7 +308,7 @@ impl Hub {
 
     // --- Appending ----------------------------------------------------------------------------
 
-    fn append(&mut self, now: Now, key: u32, exchange: Exchange, append: Append, many: bool) {
+    fn append(&mut self, now: Now, key: u32, exchange: Box<Exchange>, append: Append, many: bool) {
         if self.credits.appends >= config::APPENDS_IN_FLIGHT_MAX
             || !self.has_room_for_body(append.bytes(), append.bytes())
         {
@@ -318,7 +318,7 @@ impl Hub {
         self.credits.appends += 1;
         self.bodies_bytes += append.bytes();
         let waiting = Waiting::Append { id: append.id.clone(), many };
-        self.connections[key as usize].state = State::Answering(Box::new(exchange), waiting);
+        self.connections[key as usize].state = State::Answering(exchange, waiting);
         self.effects.push_back(Effect::ToWriter(ToWriter::Append(append)));
     }
 
@@ -355,13 +355,13 @@ impl Hub {
 
     // --- Health -------------------------------------------------------------------------------
 
-    fn ask_health(&mut self, now: Now, key: u32, exchange: Exchange) {
+    fn ask_health(&mut self, now: Now, key: u32, exchange: Box<Exchange>) {
         if self.credits.pings >= config::PINGS_IN_FLIGHT_MAX {
             return self.reply_problem(now, key, exchange, &busy("writer's"));
         }
         self.credits.pings += 1;
         let connection = &mut self.connections[key as usize];
-        connection.state = State::Answering(Box::new(exchange), Waiting::Health);
+        connection.state = State::Answering(exchange, Waiting::Health);
         connection.since = now.milliseconds;
         let token = self.token_of(key);
         self.effects.push_back(Effect::ToWriter(ToWriter::Ping { token }));
@@ -402,14 +402,14 @@ impl Hub {
     }
 
     /// Takes the exchange that waits for the answer `token` names, if it still does.
-    pub(super) fn take_answering(&mut self, token: Token) -> Option<(u32, Exchange, Waiting)> {
+    pub(super) fn take_answering(&mut self, token: Token) -> Option<(u32, Box<Exchange>, Waiting)> {
         let key = self.addressee(token)?;
         let state = &mut self.connections[key as usize].state;
         if !matches!(state, State::Answering(..)) {
             return None;
         }
         match std::mem::replace(state, State::Head { scanned: 0 }) {
-            State::Answering(exchange, waiting) => Some((key, *exchange, waiting)),
+            State::Answering(exchange, waiting) => Some((key, exchange, waiting)),
             _ => unreachable!("it was answering above"),
         }
     }

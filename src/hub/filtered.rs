@@ -67,7 +67,13 @@ impl Hub {
         (self.scans.get() < config::SCANS_MAX).then(|| self.scans.hold(1))
     }
 
-    pub(super) fn prepare_reply(&mut self, now: Now, key: u32, exchange: Exchange, plan: ReadPlan) {
+    pub(super) fn prepare_reply(
+        &mut self,
+        now: Now,
+        key: u32,
+        exchange: Box<Exchange>,
+        plan: ReadPlan,
+    ) {
         let permit = self.permit_of(&plan);
         if plan.needs_scans() && permit.is_none() {
             return self.reply_problem(now, key, exchange, &busy("scans'"));
@@ -76,8 +82,7 @@ impl Hub {
             return self.reply_problem(now, key, exchange, &busy("readers'"));
         }
         let asker = Asker::Reply(Token { connection: key, exchange: exchange.number });
-        self.connections[key as usize].state =
-            State::Answering(Box::new(exchange), Waiting::Prepare);
+        self.connections[key as usize].state = State::Answering(exchange, Waiting::Prepare);
         let preparing = Box::new(Preparing::new(plan, Purpose::Reply, self.visible, permit));
         self.ask_reader(ToReader::Prepare { asker, preparing });
     }
@@ -128,7 +133,7 @@ impl Hub {
         }
     }
 
-    fn take_waiting(&mut self, token: Token) -> (u32, Exchange) {
+    fn take_waiting(&mut self, token: Token) -> (u32, Box<Exchange>) {
         let (key, exchange, _) =
             self.take_answering(token).expect("who is addressed waits for an answer");
         (key, exchange)
@@ -139,7 +144,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         items: Vec<CompareItem>,
     ) {
         if let Some(place) = items.iter().position(|item| self.is_over_too_much(item)) {
@@ -156,8 +161,7 @@ impl Hub {
         };
         let comparing = Box::new(Comparing::new(items, self.visible, permit, memory));
         let token = Token { connection: key, exchange: exchange.number };
-        self.connections[key as usize].state =
-            State::Answering(Box::new(exchange), Waiting::Compare);
+        self.connections[key as usize].state = State::Answering(exchange, Waiting::Compare);
         self.ask_reader(ToReader::Page { token, page: NextPage::Compare(comparing) });
     }
 

@@ -22,7 +22,13 @@ use crate::sse;
 use crate::store::StoreError;
 
 impl Hub {
-    pub(super) fn select(&mut self, now: Now, key: u32, exchange: Exchange, selection: Selection) {
+    pub(super) fn select(
+        &mut self,
+        now: Now,
+        key: u32,
+        exchange: Box<Exchange>,
+        selection: Selection,
+    ) {
         if sse::wants_stream(&exchange.head.accept) {
             return self.open_stream(now, key, exchange, selection);
         }
@@ -58,8 +64,7 @@ impl Hub {
         if let ToReader::Fill { .. } = &request {
             self.hot.begin(&plan.items[0].id);
         }
-        self.connections[key as usize].state =
-            State::Answering(Box::new(exchange), Waiting::Read { plan });
+        self.connections[key as usize].state = State::Answering(exchange, Waiting::Read { plan });
         self.ask_reader(request);
     }
 
@@ -161,15 +166,14 @@ impl Hub {
     pub(super) fn open_prepared(
         &mut self,
         key: u32,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         plan: Arc<ReadPlan>,
         to: Seq,
         end: Option<Seq>,
     ) {
         let token = Token { connection: key, exchange: exchange.number };
         let request = self.open(token, &exchange, &plan, to, end);
-        self.connections[key as usize].state =
-            State::Answering(Box::new(exchange), Waiting::Read { plan });
+        self.connections[key as usize].state = State::Answering(exchange, Waiting::Read { plan });
         self.ask_reader(request);
     }
 
@@ -180,7 +184,7 @@ impl Hub {
         self.resume(now, key);
     }
 
-    fn take_reading(&mut self, token: Token) -> Option<(u32, Exchange, Arc<ReadPlan>)> {
+    fn take_reading(&mut self, token: Token) -> Option<(u32, Box<Exchange>, Arc<ReadPlan>)> {
         match self.take_answering(token)? {
             (key, exchange, Waiting::Read { plan }) => Some((key, exchange, plan)),
             _ => unreachable!("a page was asked for by a read"),
@@ -192,7 +196,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         plan: &ReadPlan,
         page: FirstPage,
     ) {
@@ -228,7 +232,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         reply: &Reply<'_>,
         next: NextPage,
     ) {

@@ -25,7 +25,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         problem: &Problem,
     ) {
         exchange.head.keep_alive &= exchange.head.body == BodyLength::None;
@@ -38,7 +38,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         target: &Target,
         why: &str,
     ) {
@@ -53,7 +53,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         problem: &Problem,
     ) {
         let body = http::write_problem_body(problem);
@@ -74,7 +74,7 @@ impl Hub {
     }
 
     /// A whole reply.
-    pub(super) fn reply(&mut self, now: Now, key: u32, exchange: Exchange, reply: &Reply<'_>) {
+    pub(super) fn reply(&mut self, now: Now, key: u32, exchange: Box<Exchange>, reply: &Reply<'_>) {
         let mut out = self.buffers.take(reply.body.len() + 512);
         let framing = match reply.status {
             204 | 304 => Framing::Empty,
@@ -103,7 +103,13 @@ impl Hub {
     }
 
     /// The reply is queued whole; the connection goes on to its next request, or ends.
-    pub(super) fn finish_exchange(&mut self, now: Now, key: u32, exchange: Exchange, status: u16) {
+    pub(super) fn finish_exchange(
+        &mut self,
+        now: Now,
+        key: u32,
+        exchange: Box<Exchange>,
+        status: u16,
+    ) {
         self.account(now, key, &exchange, status);
         if !exchange.head.keep_alive || self.is_stopping() {
             // Not through `leave`: nothing but the exchange was the state's.
@@ -140,7 +146,8 @@ impl Hub {
         let head = Head { version: Version::Http11, ..Head::default() };
         let number = self.exchanges;
         let (held, subject) = (None, String::new());
-        let exchange = Exchange { number, head, held, started: now.milliseconds, subject };
+        let exchange =
+            Box::new(Exchange { number, head, held, started: now.milliseconds, subject });
         self.connections[key as usize].state = State::Head { scanned: 0 };
         self.reply_problem(now, key, exchange, problem);
     }

@@ -60,7 +60,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         selection: Selection,
     ) {
         // Every connection may have one that is served.
@@ -169,8 +169,7 @@ impl Hub {
         }
         let epoch = self.options.epochs.current();
         let name = json::string(id.as_str());
-        let placed =
-            appended.iter().flat_map(|each| each.append.values.iter().zip(&each.placed));
+        let placed = appended.iter().flat_map(|each| each.append.values.iter().zip(&each.placed));
         let new = placed.filter(|(_, placed)| placed.new);
         let mut events = new.map(|(value, placed)| (placed.seq, &*value.text)).peekable();
         while let Some(frame) = Frame::next(epoch, &name, &mut events) {
@@ -288,7 +287,7 @@ impl Hub {
     }
 
     /// A stream that cannot be served now: 200, a longer `retry:`, and the end.
-    pub(super) fn turn_stream_away(&mut self, now: Now, key: u32, exchange: Exchange) {
+    pub(super) fn turn_stream_away(&mut self, now: Now, key: u32, exchange: Box<Exchange>) {
         let chunked = exchange.head.version == Version::Http11;
         let mut out = Vec::new();
         self.write_stream_head(now, &mut out, &exchange);
