@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
+use std::slice;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
@@ -66,6 +68,24 @@ impl NewValue {
     pub fn new(text: impl Into<Box<str>>) -> NewValue {
         let text = text.into();
         NewValue { hash: Hash::of(&text), text }
+    }
+}
+
+/// The values that one request asks to append, as they were sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewValues {
+    One(NewValue),
+    List(Vec<NewValue>),
+}
+
+impl Deref for NewValues {
+    type Target = [NewValue];
+
+    fn deref(&self) -> &[NewValue] {
+        match self {
+            NewValues::One(value) => slice::from_ref(value),
+            NewValues::List(values) => values,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::compare::Comparing;
 use crate::config;
-use crate::event::{NewValue, Placed, Seq};
+use crate::event::{NewValue, NewValues, Placed, Seq};
 use crate::gather::Gathering;
 use crate::held::Held;
 use crate::hot::Encoded;
@@ -67,7 +67,7 @@ pub enum ToWriter {
 pub struct Append {
     pub token: Token,
     pub id: Id,
-    pub values: Vec<NewValue>,
+    pub values: NewValues,
 }
 
 impl Append {

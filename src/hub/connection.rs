@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::config;
 use crate::held::Held;
 use crate::http::{BodyReader, Head};
-use crate::id::Id;
 use crate::message::{NextPage, Slot};
 use crate::outbox::Outbox;
 use crate::plan::ReadPlan;
@@ -100,10 +99,7 @@ pub(super) enum Waiting {
     /// A filtered read's plan, which is on its way, too.
     Prepare,
     Compare,
-    Append {
-        id: Id,
-        many: bool,
-    },
+    Append,
     Health,
 }
 

@@ -7,9 +7,9 @@ use super::metrics::Hostile;
 use super::reply::{JSON, Reply};
 use super::{Effect, Hub, Now};
 use crate::config;
+use crate::event::NewValues;
 use crate::held::Held;
 use crate::http::{self, BodyLength, BodyReader, Head, Method};
-use crate::id::Id;
 use crate::json;
 use crate::message::{Append, Appended, Lane, ToReader, ToWriter, Token};
 use crate::problem::Problem;
@@ -282,10 +282,10 @@ impl Hub {
         match answer {
             Answer::Select(selection) => self.select(now, key, exchange, selection),
             Answer::Compare(items) => self.compare(now, key, exchange, items),
-            Answer::Append { id, values, many } => {
+            Answer::Append { id, values } => {
                 let token = Token { connection: key, exchange: exchange.number };
                 let append = Append { token, id, values };
-                self.append(now, key, exchange, append, many);
+                self.append(now, key, exchange, append);
             }
             Answer::Health => self.ask_health(now, key, exchange),
             Answer::Metrics => {
@@ -308,7 +308,7 @@ impl Hub {
 
     // --- Appending ----------------------------------------------------------------------------
 
-    fn append(&mut self, now: Now, key: u32, exchange: Box<Exchange>, append: Append, many: bool) {
+    fn append(&mut self, now: Now, key: u32, exchange: Box<Exchange>, append: Append) {
         if self.credits.appends >= config::APPENDS_IN_FLIGHT_MAX
             || !self.has_room_for_body(append.bytes(), append.bytes())
         {
@@ -317,8 +317,7 @@ impl Hub {
         }
         self.credits.appends += 1;
         self.bodies_bytes += append.bytes();
-        let waiting = Waiting::Append { id: append.id.clone(), many };
-        self.connections[key as usize].state = State::Answering(exchange, waiting);
+        self.connections[key as usize].state = State::Answering(exchange, Waiting::Append);
         self.effects.push_back(Effect::ToWriter(ToWriter::Append(append)));
     }
 
@@ -327,14 +326,12 @@ impl Hub {
         let new = appended.placed.iter().filter(|placed| placed.new).count();
         self.metrics.events_appended += new as u64;
         self.metrics.events_repeated += (appended.placed.len() - new) as u64;
-        let Some((key, exchange, waiting)) = self.take_answering(appended.append.token) else {
+        let Some((key, exchange, _)) = self.take_answering(appended.append.token) else {
             return;
         };
-        let Waiting::Append { id, many } = waiting else {
-            unreachable!("an append was asked for");
-        };
-        let mut body = self.buffers.take(64 + id.as_str().len() + 112 * appended.placed.len());
-        write_append_body(&mut body, &id, appended, many);
+        let id_bytes = appended.append.id.as_str().len();
+        let mut body = self.buffers.take(64 + id_bytes + 112 * appended.placed.len());
+        write_append_body(&mut body, appended);
         let reply = Reply {
             status: if new > 0 { 201 } else { 200 },
             fields: &[("Content-Type", JSON), ("Cache-Control", "no-store")],
@@ -419,8 +416,9 @@ pub(super) fn busy(whose: &str) -> Problem {
     Problem::new(503, format!("the {whose} queue is full; nothing was stored, try again"))
 }
 
-fn write_append_body(out: &mut Vec<u8>, id: &Id, appended: &Appended, many: bool) {
-    let values = &appended.append.values;
+fn write_append_body(out: &mut Vec<u8>, appended: &Appended) {
+    let Append { id, values, .. } = &appended.append;
+    let many = matches!(values, NewValues::List(_));
     out.extend_from_slice(b"{\"id\":");
     json::write_string(out, id.as_str());
     out.extend_from_slice(if many { b",\"events\":[" } else { b"," });
@@ -445,7 +443,7 @@ fn subject(answer: &Answer) -> String {
             items => format!(" {:?} and {} more", items[0].id, items.len() - 1),
         },
         Answer::Compare(items) => format!(" comparisons {}", items.len()),
-        Answer::Append { id, values, .. } => format!("{id:?} values {}", values.len()),
+        Answer::Append { id, values } => format!("{id:?} values {}", values.len()),
         Answer::Health | Answer::Metrics | Answer::Page => String::new(),
     }
 }

@@ -13,7 +13,7 @@ mod percent;
 mod samples;
 mod set;
 
-use crate::event::NewValue;
+use crate::event::NewValues;
 use crate::http::Method;
 use crate::id::Id;
 use crate::problem::Problem;
@@ -37,7 +37,7 @@ pub enum Route {
 pub enum Answer {
     Select(Selection),
     Compare(Vec<CompareItem>),
-    Append { id: Id, values: Vec<NewValue>, many: bool },
+    Append { id: Id, values: NewValues },
     Health,
     Metrics,
     Page,
@@ -111,8 +111,8 @@ impl Route {
             Route::Get if post => get::from_body(query, body).map(Answer::Select),
             Route::Get => get::from_query(query).map(Answer::Select),
             Route::Set(id) => {
-                let (values, many) = set::from_body(body, limits)?;
-                Ok(Answer::Append { id: id.clone(), values, many })
+                let values = set::from_body(body, limits)?;
+                Ok(Answer::Append { id: id.clone(), values })
             }
             Route::Bloom if post => bloom::from_body(body).map(Answer::Compare),
             Route::Bloom => bloom::from_query(query).map(Answer::Compare),
@@ -123,6 +123,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::NewValue;
 
     const READ_ONLY: &str = "GET, HEAD, OPTIONS";
     const READ_OR_POST: &str = "GET, HEAD, POST, OPTIONS";
@@ -184,7 +185,7 @@ mod tests {
     fn a_route_answers_with_what_is_asked_for() {
         let limits = Limits { value_bytes_max: 10 };
         let id = Id::new("a").expect("`a` follows the rules");
-        let value = || vec![NewValue::new("x")];
+        let value = || NewValue::new("x");
         let compare = || {
             Answer::Compare(vec![CompareItem { id: Some(id.clone()), filter: None, count: None }])
         };
@@ -197,14 +198,14 @@ mod tests {
                 true,
                 "id=%",
                 r#"{"value":"x"}"#,
-                Ok(Answer::Append { id: id.clone(), values: value(), many: false }),
+                Ok(Answer::Append { id: id.clone(), values: NewValues::One(value()) }),
             ),
             (
                 Route::Set(id.clone()),
                 true,
                 "",
                 r#"{"values":["x"]}"#,
-                Ok(Answer::Append { id: id.clone(), values: value(), many: true }),
+                Ok(Answer::Append { id: id.clone(), values: NewValues::List(vec![value()]) }),
             ),
             (Route::Set(id.clone()), true, "", r#"{"value":"12345678901"}"#, Err(413)),
             (Route::Get, true, "id=a", "", Err(400)),

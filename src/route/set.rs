@@ -6,7 +6,7 @@ use serde::de::{MapAccess, SeqAccess};
 use super::json::{self, Array, Fault, Object, Path, Shape};
 use super::{Limits, percent};
 use crate::config::VALUES_MAX;
-use crate::event::NewValue;
+use crate::event::{NewValue, NewValues};
 use crate::id::Id;
 use crate::problem::Problem;
 
@@ -17,8 +17,8 @@ pub(super) fn identifier(segment: &str) -> Result<Id, Problem> {
     Id::new(&text).map_err(|error| path.bad_request(error))
 }
 
-/// The values to append, and whether they were sent as `values`.
-pub(super) fn from_body(body: &[u8], limits: &Limits) -> Result<(Vec<NewValue>, bool), Problem> {
+/// The values to append.
+pub(super) fn from_body(body: &[u8], limits: &Limits) -> Result<NewValues, Problem> {
     json::read(Path::Body, body, Body { value: Value { bytes_max: limits.value_bytes_max } })
 }
 
@@ -36,7 +36,7 @@ enum Key {
 const KEYS: [(&str, Key); 2] = [("value", Key::Value), ("values", Key::Values)];
 
 impl<'de> Shape<'de> for Body {
-    type Value = (Vec<NewValue>, bool);
+    type Value = NewValues;
 
     fn expected(&self) -> String {
         r#"{"value": "…"} or {"values": ["…", …]}"#.to_owned()
@@ -52,8 +52,8 @@ impl<'de> Shape<'de> for Body {
                 return Err(object.path.bad_request("has both value and values").into());
             }
             read = Some(match key {
-                Key::Value => (vec![object.value(self.value)?], false),
-                Key::Values => (object.value(Values { value: self.value })?, true),
+                Key::Value => NewValues::One(object.value(self.value)?),
+                Key::Values => NewValues::List(object.value(Values { value: self.value })?),
             });
         }
         read.ok_or_else(|| {
@@ -122,8 +122,12 @@ mod tests {
 
     fn check(body: &str, expected: Result<(&[&str], bool), (u16, &str)>) {
         let result = from_body(body.as_bytes(), &Limits { value_bytes_max: 4 });
-        let expected = expected.map(|(values, many)| {
-            (values.iter().map(|value| NewValue::new(*value)).collect::<Vec<_>>(), many)
+        let expected = expected.map(|(values, is_list)| {
+            let mut values = values.iter().map(|value| NewValue::new(*value));
+            match is_list {
+                true => NewValues::List(values.collect()),
+                false => NewValues::One(values.next().expect("a value that is no list is one")),
+            }
         });
         let result = result.map_err(|problem| (problem.status, problem.detail));
         let expected = expected.map_err(|(status, detail)| (status, detail.to_owned()));

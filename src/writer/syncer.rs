@@ -165,7 +165,7 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::event::Seq;
+    use crate::event::{NewValues, Seq};
     use crate::held::Counter;
     use crate::id::Id;
     use crate::message::{Append, Appended, Commit, Token};
@@ -190,7 +190,8 @@ mod tests {
 
     fn commit(last: Seq) -> FromWriter {
         let token = Token { connection: 0, exchange: 0 };
-        let append = Append { token, id: Id::new("a").unwrap(), values: Vec::new() };
+        let values = NewValues::List(Vec::new());
+        let append = Append { token, id: Id::new("a").unwrap(), values };
         let appended = vec![Appended { append, placed: Box::default() }];
         let (took, store) = (Duration::ZERO, StoreGauges::default());
         FromWriter::Committed(Commit { appended, last, took, store })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::event::{NewValue, Placed, Seq};
+use crate::event::{NewValue, NewValues, Placed, Seq};
 use crate::id::Id;
 use crate::message::Token;
 use crate::store::{StoreGauges, Transaction};
@@ -174,7 +174,8 @@ fn large_subscriptions_join_one_by_one_and_appends_are_looked_at_between_them() 
 /// An append over a connection, of a value with so many bytes.
 fn append(connection: u32, bytes: usize) -> ToWriter {
     let token = Token { connection, exchange: 0 };
-    let (id, values) = (Id::new("a").unwrap(), vec![NewValue::new("x".repeat(bytes))]);
+    let id = Id::new("a").unwrap();
+    let values = NewValues::One(NewValue::new("x".repeat(bytes)));
     ToWriter::Append(Append { token, id, values })
 }
 

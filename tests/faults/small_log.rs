@@ -9,7 +9,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rill::config;
-use rill::event::NewValue;
+use rill::event::{NewValue, NewValues};
 use rill::id::Id;
 use rill::message::{Append, Commit, FromWriter, ToWriter, Token};
 use rill::store::sqlite::{self, Tuning};
@@ -149,7 +149,8 @@ fn some_values(number: usize, random: &mut Random) -> Append {
         NewValue::new(text.chars().cycle().take(bytes).collect::<String>())
     });
     let token = Token { connection: 0, exchange: 0 };
-    Append { token, values: values.collect(), id: Id::new(id).expect("a plain name") }
+    let values = NewValues::List(values.collect());
+    Append { token, values, id: Id::new(id).expect("a plain name") }
 }
 
 /// After the moment it names, which is after the commit.

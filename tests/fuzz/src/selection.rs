@@ -2,7 +2,7 @@
 //! understood; and what was understood, written down again, is understood as the same.
 
 use rill::config::{SELECTION_FILTERS_MAX, SELECTION_STORAGES_MAX};
-use rill::event::Hash;
+use rill::event::{Hash, NewValues};
 use rill::filter::Filter;
 use rill::http::{Method, write_problem_body};
 use rill::problem::Problem;
@@ -62,13 +62,15 @@ fn understood(route: &Route, answer: &Answer) {
             again(route, true, "", &Value::Object(document.clone()), answer);
             again(route, false, &query_of(document), &Value::Null, answer);
         }
-        Answer::Append { values, many, .. } => {
+        Answer::Append { values, .. } => {
             let texts: Vec<&str> = values.iter().map(|value| &*value.text).collect();
-            assert!(!texts.is_empty() && (*many || texts.len() == 1));
+            assert!(!texts.is_empty());
             assert!(texts.iter().all(|text| text.len() <= LIMITS.value_bytes_max));
             assert!(values.iter().all(|value| value.hash == Hash::of(&value.text)));
-            let document =
-                if *many { json!({ "values": texts }) } else { json!({ "value": texts[0] }) };
+            let document = match values {
+                NewValues::One(value) => json!({ "value": value.text }),
+                NewValues::List(_) => json!({ "values": texts }),
+            };
             again(route, true, "", &document, answer);
         }
         Answer::Health | Answer::Metrics | Answer::Page => panic!("nobody asked for {answer:?}"),
