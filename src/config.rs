@@ -398,7 +398,10 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     let reader = (2 * settings.body_bytes_max).max(2 * largest_page) + PAGE_CACHE_BYTES + unfolded;
     let readers = settings.readers * reader + (ANSWERS_MAX * largest_page);
     // What brings outboxes over their limit may be of any size, and is encoded and copied to be framed.
-    let sent = OUTBOXES_BYTES_MAX + TURN_ANSWERS_BYTES + 4 * largest_page;
+    let sent = OUTBOXES_BYTES_MAX
+        + TURN_ANSWERS_BYTES
+        + 4 * largest_page
+        + BUFFERS_KEPT * BUFFER_KEPT_BYTES_MAX;
     // One is made while the others are in memory.
     let filters =
         FILTERS_BYTES_MAX.min(filter_bytes(events)) + filter_bytes(events.min(SEGMENT_EVENTS_MAX));

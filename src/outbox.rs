@@ -215,4 +215,26 @@ mod tests {
             assert_eq!(counter.get(), 10, "what is sent is held no longer");
         }
     }
+
+    #[test]
+    fn what_is_sent_leaves_its_room_within_limits() {
+        let counter = Counter::default();
+        let small = || Vec::with_capacity(config::BUFFER_KEPT_BYTES_MAX);
+        let large = Vec::with_capacity(config::BUFFER_KEPT_BYTES_MAX + 1);
+        let mut outbox = Outbox::default();
+        let mut buffers = Buffers::default();
+        let pieces = std::iter::repeat_with(small).take(config::BUFFERS_KEPT + 1);
+        for mut bytes in std::iter::once(large).chain(pieces) {
+            bytes.push(b'x');
+            outbox.push(bytes, counter.hold(1));
+            outbox.advance(1, &mut buffers);
+        }
+        assert_eq!(counter.get(), 0);
+        let kept: Vec<_> = (0..=config::BUFFERS_KEPT).map(|_| buffers.take(1)).collect();
+        let (last, kept) = kept.split_last().expect("several were taken");
+        assert!(
+            kept.iter().all(|buffer| buffer.is_empty() && buffer.capacity() == small().capacity())
+        );
+        assert!(last.capacity() < small().capacity(), "neither the large one nor one too many");
+    }
 }
