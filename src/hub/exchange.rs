@@ -326,9 +326,10 @@ impl Hub {
         let new = appended.placed.iter().filter(|placed| placed.new).count();
         self.metrics.events_appended += new as u64;
         self.metrics.events_repeated += (appended.placed.len() - new) as u64;
-        let Some((key, exchange, _)) = self.take_answering(appended.append.token) else {
+        let Some((key, exchange, waiting)) = self.take_answering(appended.append.token) else {
             return;
         };
+        assert!(matches!(waiting, Waiting::Append), "an append was asked for");
         let id_bytes = appended.append.id.as_str().len();
         let mut body = self.buffers.take(64 + id_bytes + 112 * appended.placed.len());
         write_append_body(&mut body, appended);
