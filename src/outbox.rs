@@ -1,5 +1,6 @@
 //! Owns what is queued for one connection: pieces, owned or shared with other connections, and how
-//! much of the first was sent. The hub fills it; the reactor writes from it. Does not limit itself:
+//! much of the first was sent; and the room of what was sent, for what is queued next. The hub fills it;
+//! the reactor writes from it. Does not limit itself:
 //! the hub asks for room before it queues.
 
 use std::collections::VecDeque;

@@ -7,7 +7,7 @@ use crate::event::{Epoch, Placed};
 use crate::hot::Encoded;
 use crate::id::Id;
 use crate::index::Shadow;
-use crate::message::{FirstPage, Lane};
+use crate::message::{Append, FirstPage, Lane};
 use crate::store::StoreError;
 
 const START: u64 = 1_000;
@@ -408,9 +408,8 @@ fn outboxes_are_bounded_together() {
     assert!(bench.take(modest).ends_with("xxx"), "and who holds little stays");
 }
 
-#[test]
-fn a_commit_that_brings_outboxes_over_their_limit_is_not_sent_on() {
-    let mut bench = Bench::new();
+/// A connection whose stream is live, and the index that holds it.
+fn follow(bench: &mut Bench) -> (u32, Shadow) {
     let key = bench.connect();
     bench.send(key, STREAM);
     let Some(ToWriter::Subscribe { slot, ids }) = bench.to_writer.pop() else { panic!("it joins") };
@@ -426,21 +425,58 @@ fn a_commit_that_brings_outboxes_over_their_limit_is_not_sent_on() {
     bench.hub.from_reader(bench.now(), FromReader { lane: Lane::First, answer });
     bench.carry_out();
     bench.take(key);
+    (key, shadow)
+}
+
+/// What is asked of the writer for a body that is sent to `/set/ID`.
+fn appends(bench: &mut Bench, id: &str, body: &str) -> Append {
+    let appender = bench.connect();
+    let length = body.len();
+    let head = format!("POST /set/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    bench.send(appender, &(head + body));
+    let Some(ToWriter::Append(append)) = bench.to_writer.pop() else { panic!("it appends") };
+    append
+}
+
+fn commits(bench: &mut Bench, shadow: &Shadow, appended: Vec<Appended>, last: Seq) {
+    let (took, store) = (Duration::ZERO, StoreGauges::default());
+    let commit = FromWriter::Committed(Commit { appended, last, took, store });
+    let published = shadow.published();
+    bench.hub.from_writer(bench.now(), commit, &published.load());
+    bench.carry_out();
+}
+
+#[test]
+fn what_follows_each_other_in_a_commit_is_one_chunk() {
+    let mut bench = Bench::new();
+    let (key, shadow) = follow(&mut bench);
+    let ids = ["a", "a", "b", "a"];
+    let appended = ids.into_iter().zip(1..).map(|(id, seq)| {
+        let append = appends(&mut bench, id, &format!("{{\"value\":\"{seq}\"}}"));
+        Appended { append, placed: [Placed { seq, new: true }].into() }
+    });
+    let appended = appended.collect();
+    commits(&mut bench, &shadow, appended, 4);
+    let received = bench.take(key);
+    let seqs =
+        |chunk: &str| chunk.matches("\nid: ").count() + usize::from(chunk.starts_with("id: "));
+    let chunks: Vec<usize> =
+        received.split("\r\n").map(seqs).filter(|events| *events > 0).collect();
+    assert_eq!(chunks, [2, 1], "{received}");
+}
+
+#[test]
+fn a_commit_that_brings_outboxes_over_their_limit_is_not_sent_on() {
+    let mut bench = Bench::new();
+    let (key, shadow) = follow(&mut bench);
     // Two are more than a frame, and few enough to be parsed at once.
     let value = |letter: &str| letter.repeat(config::FRAME_BYTES * 3 / 4);
     let body = format!("{{\"values\":[\"{}\",\"{}\"]}}", value("a"), value("b"));
-    let appender = bench.connect();
-    let length = body.len();
-    let head = format!("POST /set/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
-    bench.send(appender, &(head + &body));
-    let Some(ToWriter::Append(append)) = bench.to_writer.pop() else { panic!("it appends") };
+    let append = appends(&mut bench, "a", &body);
     let placed = [1, 2].map(|seq| Placed { seq, new: true }).into();
     let appended = vec![Appended { append, placed }];
-    let (took, store) = (Duration::ZERO, StoreGauges::default());
-    let commit = Commit { appended, last: 2, took, store };
     let _others = bench.hub.outboxes_bytes.hold(config::OUTBOXES_BYTES_MAX);
-    bench.hub.from_writer(bench.now(), FromWriter::Committed(commit), &index);
-    bench.carry_out();
+    commits(&mut bench, &shadow, appended, 2);
     assert_eq!(bench.hub.metrics.events_delivered, 1, "one a frame");
     assert!(bench.closed.contains(&key));
 }
