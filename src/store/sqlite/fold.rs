@@ -2,8 +2,7 @@
 //! transactions that its caller opens. Called by `upkeep`. What it wrote counts once it is finished
 //! and committed; before that it can be dropped at any moment, and only leaves garbage.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::vec;
 
 use rusqlite::Connection;
 
@@ -20,12 +19,11 @@ pub(super) struct Fold {
     stage: Stage,
 }
 
-/// What is still to be written, the next one on top: sorting all of it at once would keep the appends
-/// of one commit for a millisecond.
+/// What is still to be written, in order.
 #[derive(Debug)]
 enum Stage {
-    Postings(BinaryHeap<Reverse<(StorageKey, Seq)>>),
-    Digests(BinaryHeap<Reverse<(u64, Seq)>>),
+    Postings(vec::IntoIter<(StorageKey, Seq)>),
+    Digests(vec::IntoIter<(u64, Seq)>),
 }
 
 impl Fold {
@@ -48,29 +46,21 @@ impl Fold {
         mut units: usize,
     ) -> Result<usize, StoreError> {
         while units > 0 {
-            let more = match &mut self.stage {
-                Stage::Postings(postings) => match postings.pop() {
-                    Some(Reverse((storage, seq))) => {
+            match &mut self.stage {
+                Stage::Postings(postings) => match postings.next() {
+                    Some((storage, seq)) => {
                         let hash = &entry(unfolded, seq).hash;
                         self.writer.posting(conn, storage, seq, hash)?;
-                        true
                     }
                     None => {
                         let digests = in_order(self.segment(), unfolded, |entry| entry.digest);
                         self.stage = Stage::Digests(digests);
-                        true
                     }
                 },
-                Stage::Digests(digests) => match digests.pop() {
-                    Some(Reverse((digest, seq))) => {
-                        self.writer.digest(conn, digest, seq)?;
-                        true
-                    }
-                    None => false,
+                Stage::Digests(digests) => match digests.next() {
+                    Some((digest, seq)) => self.writer.digest(conn, digest, seq)?,
+                    None => break,
                 },
-            };
-            if !more {
-                break;
             }
             units -= 1;
         }
@@ -87,8 +77,11 @@ fn in_order<T: Ord>(
     segment: Segment,
     unfolded: &Unfolded,
     by: impl Fn(&Entry) -> T,
-) -> BinaryHeap<Reverse<(T, Seq)>> {
-    (segment.first..=segment.last).map(|seq| Reverse((by(entry(unfolded, seq)), seq))).collect()
+) -> vec::IntoIter<(T, Seq)> {
+    let events = (segment.first..=segment.last).map(|seq| (by(entry(unfolded, seq)), seq));
+    let mut in_order: Vec<_> = events.collect();
+    in_order.sort_unstable();
+    in_order.into_iter()
 }
 
 fn entry(unfolded: &Unfolded, seq: Seq) -> &Entry {
