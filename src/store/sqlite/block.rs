@@ -7,6 +7,9 @@
 //! is the number of the storage's events in the segment before the group; an offset counts from the
 //! segment's first `seq`. A digest block holds `key u64 | offset u32`, in order. Little-endian.
 
+use std::fmt::Debug;
+use std::ops::Range;
+
 use crate::event::{Hash, Seq};
 use crate::id::StorageKey;
 
@@ -16,7 +19,62 @@ const BLOCK_BYTES_MAX: usize = 4_000;
 
 const GROUP_HEAD_BYTES: usize = 16 + 4 + 2;
 const ENTRY_BYTES: usize = 4 + 32;
-const DIGEST_BYTES: usize = 8 + 4;
+const DIGEST_KEY_BYTES: usize = 8;
+const DIGEST_BYTES: usize = DIGEST_KEY_BYTES + 4;
+
+/// What the blocks of both indexes are to a merge: groups, each of a key and its entries.
+pub(super) trait Index {
+    type Key: Copy + Debug + Ord;
+    /// What an entry says of an event.
+    type Detail;
+
+    const ENTRY_BYTES: usize;
+
+    /// The first group's key, and where its entries are, of which there is one at least.
+    fn first_group(block: &[u8]) -> Result<(Self::Key, Range<usize>), Malformed>;
+
+    /// An event's offset, and what is said of it.
+    fn entry(bytes: &[u8]) -> (u32, Self::Detail);
+}
+
+#[derive(Debug)]
+pub(super) struct Postings;
+
+impl Index for Postings {
+    type Key = StorageKey;
+    type Detail = Hash;
+
+    const ENTRY_BYTES: usize = ENTRY_BYTES;
+
+    fn first_group(block: &[u8]) -> Result<(StorageKey, Range<usize>), Malformed> {
+        let (group, rest) = first_group(block)?;
+        Ok((group.storage, GROUP_HEAD_BYTES..block.len() - rest.len()))
+    }
+
+    fn entry(bytes: &[u8]) -> (u32, Hash) {
+        let hash = bytes[4..].try_into().expect("an entry ends with 32 bytes of hash");
+        (u32_at(bytes, 0), Hash(hash))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Digests;
+
+impl Index for Digests {
+    type Key = u64;
+    type Detail = ();
+
+    const ENTRY_BYTES: usize = DIGEST_BYTES - DIGEST_KEY_BYTES;
+
+    fn first_group(block: &[u8]) -> Result<(u64, Range<usize>), Malformed> {
+        let digest = block.get(..DIGEST_BYTES).ok_or(Malformed)?;
+        Ok((u64_at(digest, 0), DIGEST_KEY_BYTES..DIGEST_BYTES))
+    }
+
+    fn entry(bytes: &[u8]) -> (u32, ()) {
+        (u32_at(bytes, 0), ())
+    }
+}
 
 /// The bytes are no block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +157,7 @@ pub(super) struct Entries<'a>(&'a [u8]);
 
 impl<'a> Entries<'a> {
     pub(super) fn iter(self) -> impl DoubleEndedIterator<Item = (u32, Hash)> + 'a {
-        self.0.chunks_exact(ENTRY_BYTES).map(|entry| {
-            let hash = entry[4..].try_into().expect("an entry ends with 32 bytes of hash");
-            (u32_at(entry, 0), Hash(hash))
-        })
+        self.0.chunks_exact(ENTRY_BYTES).map(Postings::entry)
     }
 }
 
@@ -178,10 +233,13 @@ pub(super) fn digests(block: &[u8]) -> Result<impl Iterator<Item = (u64, u32)> +
     if block.is_empty() || !block.len().is_multiple_of(DIGEST_BYTES) {
         return Err(Malformed);
     }
-    Ok(block.chunks_exact(DIGEST_BYTES).map(|digest| {
-        let key = digest[..8].try_into().expect("8 of 12 bytes");
-        (u64::from_le_bytes(key), u32_at(digest, 8))
-    }))
+    Ok(block
+        .chunks_exact(DIGEST_BYTES)
+        .map(|digest| (u64_at(digest, 0), u32_at(digest, DIGEST_KEY_BYTES))))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -241,13 +299,17 @@ mod tests {
         let mut block = PostingBlock::default();
         block.push(storage(1), 0, 0, &hash(0));
         let whole = block.bytes();
-        for cut in 1..whole.len() {
+        assert_eq!(Postings::first_group(whole), Ok((storage(1), GROUP_HEAD_BYTES..whole.len())));
+        for cut in 0..whole.len() {
             assert_eq!(first_group(&whole[..cut]), Err(Malformed), "{cut} bytes");
+            assert_eq!(Postings::first_group(&whole[..cut]), Err(Malformed), "{cut} bytes");
         }
         assert_eq!(first_group(&[0; GROUP_HEAD_BYTES]), Err(Malformed), "a group of no events");
         for length in [0, 1, 11, 13] {
             assert!(digests(&vec![0; length]).is_err(), "{length} bytes");
         }
+        assert_eq!(Digests::first_group(&[0; 13]), Ok((0, 8..12)));
+        assert_eq!(Digests::first_group(&[0; 11]), Err(Malformed));
     }
 
     #[test]

@@ -1,21 +1,15 @@
 //! Owns the merge: making one segment out of consecutive ones, a few events at a time, inside
 //! transactions that its caller opens. Called by `upkeep`. Reads the blocks of its inputs in order
-//! and keeps a few of each in memory, however large they are. Until it is finished and committed it
+//! and keeps one of each in memory, however large they are. Until it is finished and committed it
 //! can be dropped at any moment, and only leaves garbage.
 
-use std::collections::VecDeque;
+use rusqlite::Connection;
 
-use rusqlite::{Connection, params};
-
-use super::block::{Malformed, digests, first_group};
+use super::block::{Digests, Index, Malformed, Postings};
 use super::bloom::Bloom;
 use super::segment::{Segment, SegmentWriter, delete_row};
-use crate::event::{Hash, Seq};
-use crate::id::StorageKey;
+use crate::event::Seq;
 use crate::store::StoreError;
-
-/// Blocks of an input that one query reads.
-const BLOCKS_READ: i64 = 2;
 
 #[derive(Debug)]
 pub(super) struct Merge {
@@ -26,15 +20,19 @@ pub(super) struct Merge {
 
 #[derive(Debug)]
 enum Stage {
-    Postings(Vec<Input<Posting>>),
-    Digests(Vec<Input<Digest>>),
+    Postings(Vec<Input<Postings>>),
+    Digests(Vec<Input<Digests>>),
 }
 
 impl Merge {
     /// `segments` are consecutive; `merged` is what they become.
-    pub(super) fn new(segments: Vec<Segment>, merged: Segment) -> Merge {
-        let inputs = segments.iter().map(Input::new).collect();
-        Merge { segments, writer: SegmentWriter::new(merged), stage: Stage::Postings(inputs) }
+    pub(super) fn begin(
+        conn: &Connection,
+        segments: Vec<Segment>,
+        merged: Segment,
+    ) -> Result<Merge, StoreError> {
+        let stage = Stage::Postings(read_all(conn, &segments)?);
+        Ok(Merge { segments, writer: SegmentWriter::new(merged), stage })
     }
 
     pub(super) fn segment(&self) -> Segment {
@@ -48,21 +46,26 @@ impl Merge {
         conn: &Connection,
         mut units: usize,
     ) -> Result<usize, StoreError> {
+        let Merge { segments, writer, stage } = self;
         while units > 0 {
-            match &mut self.stage {
-                Stage::Postings(inputs) => match take_least(conn, inputs)? {
-                    Some((storage, seq, hash)) => self.writer.posting(conn, storage, seq, &hash)?,
-                    None => {
-                        let inputs = self.segments.iter().map(Input::new).collect();
-                        self.stage = Stage::Digests(inputs);
+            match stage {
+                Stage::Postings(inputs) => match least(inputs) {
+                    Some(input) => {
+                        units -= input.take(conn, units, |storage, seq, hash| {
+                            writer.posting(conn, storage, seq, &hash)
+                        })?;
                     }
+                    None => *stage = Stage::Digests(read_all(conn, segments)?),
                 },
-                Stage::Digests(inputs) => match take_least(conn, inputs)? {
-                    Some((digest, seq)) => self.writer.digest(conn, digest, seq)?,
+                Stage::Digests(inputs) => match least(inputs) {
+                    Some(input) => {
+                        units -= input.take(conn, units, |digest, seq, ()| {
+                            writer.digest(conn, digest, seq)
+                        })?;
+                    }
                     None => break,
                 },
             }
-            units -= 1;
         }
         Ok(units)
     }
@@ -77,93 +80,96 @@ impl Merge {
     }
 }
 
-type Posting = (StorageKey, Seq, Hash);
-type Digest = (u64, Seq);
-
-/// What blocks of an index are read into; ordered as the index is.
-trait Item: Ord + Sized {
-    /// The blocks between two numbers, in order.
-    const BLOCKS: &str;
-
-    /// Reads a block of the segment.
-    fn read(segment: &Segment, block: &[u8], into: &mut VecDeque<Self>) -> Result<(), Malformed>;
+/// How an index is read: a segment's first block after another.
+trait Read: Index {
+    const NEXT_BLOCK: &str;
 }
 
-impl Item for Posting {
-    const BLOCKS: &str =
-        "SELECT block, data FROM posting WHERE block > ?1 AND block < ?2 ORDER BY block LIMIT ?3";
-
-    fn read(
-        segment: &Segment,
-        mut block: &[u8],
-        into: &mut VecDeque<Posting>,
-    ) -> Result<(), Malformed> {
-        while !block.is_empty() {
-            let (group, rest) = first_group(block)?;
-            into.extend(
-                group
-                    .entries
-                    .iter()
-                    .map(|(offset, hash)| (group.storage, segment.first + Seq::from(offset), hash)),
-            );
-            block = rest;
-        }
-        Ok(())
-    }
+impl Read for Postings {
+    const NEXT_BLOCK: &str =
+        "SELECT block, data FROM posting WHERE block > ?1 AND block < ?2 ORDER BY block LIMIT 1";
 }
 
-impl Item for Digest {
-    const BLOCKS: &str =
-        "SELECT block, data FROM digest WHERE block > ?1 AND block < ?2 ORDER BY block LIMIT ?3";
-
-    fn read(segment: &Segment, block: &[u8], into: &mut VecDeque<Digest>) -> Result<(), Malformed> {
-        let digests = digests(block)?;
-        into.extend(digests.map(|(digest, offset)| (digest, segment.first + Seq::from(offset))));
-        Ok(())
-    }
+impl Read for Digests {
+    const NEXT_BLOCK: &str =
+        "SELECT block, data FROM digest WHERE block > ?1 AND block < ?2 ORDER BY block LIMIT 1";
 }
 
 #[derive(Debug)]
-struct Input<T: Item> {
+struct Input<I: Read> {
     segment: Segment,
-    items: VecDeque<T>,
-    /// The last block that was read; none where there is no further one.
-    after: Option<i64>,
+    block_number: i64,
+    block: Vec<u8>,
+    /// Where in the block the next entry is.
+    at: usize,
+    /// The key that the next entries have, and where those end; none at the segment's end.
+    group: Option<(I::Key, usize)>,
 }
 
-impl<T: Item> Input<T> {
-    fn new(segment: &Segment) -> Input<T> {
-        let before_all = segment.block_numbers().start - 1;
-        Input { segment: *segment, items: VecDeque::new(), after: Some(before_all) }
+impl<I: Read> Input<I> {
+    fn read(conn: &Connection, segment: &Segment) -> Result<Input<I>, StoreError> {
+        let mut input = Input {
+            segment: *segment,
+            block_number: segment.block_numbers().start - 1,
+            block: Vec::new(),
+            at: 0,
+            group: None,
+        };
+        input.next_group(conn)?;
+        Ok(input)
     }
 
-    fn refill(&mut self, conn: &Connection) -> Result<(), StoreError> {
-        if !self.items.is_empty() {
+    /// Hands over entries of one key, at most so many, and returns how many.
+    fn take(
+        &mut self,
+        conn: &Connection,
+        most: usize,
+        mut hand_over: impl FnMut(I::Key, Seq, I::Detail) -> Result<(), StoreError>,
+    ) -> Result<usize, StoreError> {
+        let Some((key, end)) = self.group else { return Ok(0) };
+        let entries = self.block[self.at..end].chunks_exact(I::ENTRY_BYTES).take(most);
+        let taken = entries.len();
+        for entry in entries {
+            let (offset, detail) = I::entry(entry);
+            hand_over(key, self.segment.first + Seq::from(offset), detail)?;
+        }
+        self.at += taken * I::ENTRY_BYTES;
+        if self.at == end {
+            self.next_group(conn)?;
+        }
+        Ok(taken)
+    }
+
+    fn next_group(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        if self.at == self.block.len() && !self.next_block(conn)? {
+            self.group = None;
             return Ok(());
         }
-        let Some(after) = self.after.take() else { return Ok(()) };
-        let mut statement = conn.prepare_cached(T::BLOCKS)?;
-        let end = self.segment.block_numbers().end;
-        let mut rows = statement.query(params![after, end, BLOCKS_READ])?;
-        while let Some(row) = rows.next()? {
-            let block = row.get_ref(1)?.as_blob().map_err(|_| Malformed)?;
-            T::read(&self.segment, block, &mut self.items)?;
-            self.after = Some(row.get(0)?);
-        }
+        let (key, entries) = I::first_group(&self.block[self.at..])?;
+        self.group = Some((key, self.at + entries.end));
+        self.at += entries.start;
         Ok(())
+    }
+
+    /// False where there is none.
+    fn next_block(&mut self, conn: &Connection) -> Result<bool, StoreError> {
+        let mut statement = conn.prepare_cached(I::NEXT_BLOCK)?;
+        let mut rows = statement.query([self.block_number, self.segment.block_numbers().end])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        self.block_number = row.get(0)?;
+        self.block.clear();
+        self.block.extend_from_slice(row.get_ref(1)?.as_blob().map_err(|_| Malformed)?);
+        self.at = 0;
+        Ok(true)
     }
 }
 
-fn take_least<T: Item>(
-    conn: &Connection,
-    inputs: &mut [Input<T>],
-) -> Result<Option<T>, StoreError> {
-    for input in inputs.iter_mut() {
-        input.refill(conn)?;
-    }
-    let least = inputs
-        .iter_mut()
-        .filter(|input| !input.items.is_empty())
-        .min_by(|a, b| a.items.front().cmp(&b.items.front()));
-    Ok(least.and_then(|input| input.items.pop_front()))
+fn read_all<I: Read>(conn: &Connection, segments: &[Segment]) -> Result<Vec<Input<I>>, StoreError> {
+    segments.iter().map(|segment| Input::read(conn, segment)).collect()
+}
+
+/// The input whose entries come next. Of those of one key they are the oldest segment's, the first one's.
+fn least<I: Read>(inputs: &mut [Input<I>]) -> Option<&mut Input<I>> {
+    let going_on = inputs.iter_mut().filter(|input| input.group.is_some());
+    going_on.min_by_key(|input| input.group.map(|(key, _)| key))
 }

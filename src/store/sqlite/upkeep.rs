@@ -149,7 +149,7 @@ impl Indexes {
         let units = events * UNITS_PER_EVENT;
         self.start_fold(unfolded, tuning, tuning.fold_events);
         self.advance_fold(conn, unfolded, units)?;
-        self.start_merges(tuning);
+        self.start_merges(conn, tuning)?;
         for at in (0..self.merges.len()).rev() {
             self.advance_merge(conn, at, units)?;
         }
@@ -167,12 +167,12 @@ impl Indexes {
         if self.fold.is_some() {
             return self.advance_fold(conn, unfolded, tuning.slice_units);
         }
-        self.start_merges(tuning);
+        self.start_merges(conn, tuning)?;
         if self.merges.is_empty()
             && self.garbage.is_empty()
             && let Some((segments, level)) = self.mergeable_at_rest(tuning)
         {
-            self.start_merge(segments, level);
+            self.start_merge(conn, segments, level)?;
         }
         let lowest = (0..self.merges.len()).min_by_key(|&at| self.merges[at].segment().level);
         match lowest {
@@ -237,17 +237,24 @@ impl Indexes {
         Ok(())
     }
 
-    fn start_merges(&mut self, tuning: &Tuning) {
+    fn start_merges(&mut self, conn: &Connection, tuning: &Tuning) -> Result<(), StoreError> {
         while let Some(segments) = self.mergeable(tuning) {
             let level = segments[0].level + 1;
-            self.start_merge(segments, level);
+            self.start_merge(conn, segments, level)?;
         }
+        Ok(())
     }
 
-    fn start_merge(&mut self, segments: Vec<Segment>, level: u32) {
+    fn start_merge(
+        &mut self,
+        conn: &Connection,
+        segments: Vec<Segment>,
+        level: u32,
+    ) -> Result<(), StoreError> {
         let (first, last) = (segments[0].first, segments[segments.len() - 1].last);
         let merged = Segment { number: self.take_number(), level, first, last };
-        self.merges.push(Merge::new(segments, merged));
+        self.merges.push(Merge::begin(conn, segments, merged)?);
+        Ok(())
     }
 
     /// The oldest run of segments that are of one level and not too large to be one, on a level
