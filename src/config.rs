@@ -229,6 +229,8 @@ pub const SYNC_PATIENCE_PART: u32 = 16;
 pub const PACE_SYNCS: u32 = 16;
 /// Values that one transaction takes, but for the last append's.
 pub const COMMIT_VALUES_MAX: usize = 65_536;
+/// What is known of such a value while it is looked up, beside the value.
+pub const COMMIT_VALUE_BYTES: usize = 96;
 /// Appends that hold more than this wait for others, and the share of them that is added to one
 /// transaction, unless a single one is larger: 10,000 values are looked up and stored in 30 ms.
 pub const APPEND_SMALL_BYTES: usize = 64 * KIB;
@@ -405,8 +407,13 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     // One is made while the others are in memory.
     let filters =
         FILTERS_BYTES_MAX.min(filter_bytes(events)) + filter_bytes(events.min(SEGMENT_EVENTS_MAX));
-    let writer =
-        COMMIT_BYTES_MAX + settings.body_bytes_max + WRITER_PAGE_CACHE_BYTES + unfolded + filters;
+    let looked_up = (COMMIT_VALUES_MAX + VALUES_MAX) * COMMIT_VALUE_BYTES;
+    let writer = COMMIT_BYTES_MAX
+        + settings.body_bytes_max
+        + looked_up
+        + WRITER_PAGE_CACHE_BYTES
+        + unfolded
+        + filters;
     let checkpointer = PAGE_CACHE_BYTES;
     // Entries grow, and take up to twice what is in them.
     let hot = 2 * (HOT_BYTES_MAX + HOT_ENTRY_BYTES_MAX);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use rusqlite::{Connection, params};
 
 use super::Tuning;
-use super::bloom::Bloom;
+use super::bloom::{Bloom, Probe};
 use super::fold::Fold;
 use super::merge::Merge;
 use super::segment::{Segment, load_filter};
@@ -31,6 +31,12 @@ const UNITS_PER_GARBAGE_ROW: usize = 32;
 pub(super) struct Live {
     pub(super) segment: Segment,
     pub(super) filter: Option<Bloom>,
+}
+
+impl Live {
+    pub(super) fn may_contain(&self, probe: &Probe) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_contain(probe))
+    }
 }
 
 /// What a transaction did.

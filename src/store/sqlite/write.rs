@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Statement, params};
 
 use super::bloom::Probe;
 use super::log_file::LogFile;
@@ -16,8 +16,9 @@ use super::unfolded::{Unfolded, digest_of};
 use super::upkeep::Indexes;
 use super::wal::{Copied, WriteAheadLog, checkpoint};
 use super::{OpenError, Tuning, record_epoch, wal};
+use crate::config;
 use crate::event::{Epoch, NewValue, Placed, Seq};
-use crate::id::StorageKey;
+use crate::id::{Id, StorageKey};
 use crate::store::{Batch, StoreError, StoreGauges, Transaction, Upkeep, WriteLog};
 
 /// How long the last checkpoint waits for readers; what it leaves is copied at the next start.
@@ -96,34 +97,19 @@ impl Writer {
         Box::new(open).commit()
     }
 
-    /// All that is appended in one go has one statement, and room for what was looked up.
+    /// All that is appended in one go has one statement, and is looked up together.
     fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
         let Writer { conn, unfolded, indexes, .. } = self;
         let mut insert =
             conn.prepare_cached("INSERT INTO log(seq, id, hash, value) VALUES(?1, ?2, ?3, ?4)")?;
-        let mut looked_up = Vec::new();
+        let mut sent = sent(batches);
+        find_indexed(conn, indexes, &mut sent)?;
+        let mut sent = sent.iter();
         let mut all_placed = Vec::with_capacity(batches.len());
         for batch in batches {
-            let storage = batch.id.key();
-            look_up(conn, unfolded, indexes, batch, storage, &mut looked_up)?;
-            let before = unfolded.last();
             let mut placed = Vec::with_capacity(batch.values.len());
-            for (value, &LookedUp { probe, known, .. }) in batch.values.iter().zip(&looked_up) {
-                let digest = probe.key();
-                // It may stand in the batch twice.
-                let known = known.or_else(|| {
-                    let begun = unfolded.last() > before;
-                    begun.then(|| unfolded.find(storage, digest, &value.hash))?
-                });
-                placed.push(match known {
-                    Some(seq) => Placed { seq, new: false },
-                    None => {
-                        let seq = unfolded.push(storage, digest, value.hash);
-                        let text = value.text.as_bytes();
-                        insert.execute(params![sql(seq), batch.id.as_str(), value.hash.0, text])?;
-                        Placed { seq, new: true }
-                    }
-                });
+            for value in sent.by_ref().take(batch.values.len()) {
+                placed.push(place(&mut insert, unfolded, value)?);
             }
             all_placed.push(placed.into());
         }
@@ -131,44 +117,70 @@ impl Writer {
     }
 }
 
-/// Where each value of a batch stands, in memory or in a segment, asked in the order of what that
-/// costs. `looked_up` is what was looked up before, and its room is used again.
-fn look_up(
-    conn: &Connection,
-    unfolded: &Unfolded,
-    indexes: &Indexes,
-    batch: &Batch<'_>,
+/// Adds a value to the log, unless it stands there: in a segment, or past them, where it may be one of
+/// those before it.
+fn place(
+    insert: &mut Statement<'_>,
+    unfolded: &mut Unfolded,
+    &Sent { id, storage, value, ref probe, indexed }: &Sent<'_>,
+) -> Result<Placed, StoreError> {
+    let known = indexed.or_else(|| unfolded.find(storage, probe.key(), &value.hash));
+    if let Some(seq) = known {
+        return Ok(Placed { seq, new: false });
+    }
+    let seq = unfolded.push(storage, probe.key(), value.hash);
+    insert.execute(params![sql(seq), id.as_str(), value.hash.0, value.text.as_bytes()])?;
+    Ok(Placed { seq, new: true })
+}
+
+/// A value that was sent, and where it stands in a segment.
+struct Sent<'a> {
+    id: &'a Id,
     storage: StorageKey,
-    looked_up: &mut Vec<LookedUp>,
+    value: &'a NewValue,
+    probe: Probe,
+    indexed: Option<Seq>,
+}
+
+const _: () = assert!(size_of::<Sent<'_>>() <= config::COMMIT_VALUE_BYTES);
+
+fn sent<'a>(batches: &[Batch<'a>]) -> Vec<Sent<'a>> {
+    let mut sent = Vec::with_capacity(batches.iter().map(|batch| batch.values.len()).sum());
+    for &Batch { id, values } in batches {
+        let storage = id.key();
+        sent.extend(values.iter().map(|value| {
+            let probe = Probe::new(digest_of(storage, &value.hash));
+            Sent { id, storage, value, probe, indexed: None }
+        }));
+    }
+    sent
+}
+
+/// First all filters are asked for all values, one after the other: most of that is to wait for memory, and so
+/// it is waited for together. What no filter claims, which is nearly all, is new.
+fn find_indexed(
+    conn: &Connection,
+    indexes: &Indexes,
+    sent: &mut [Sent<'_>],
 ) -> Result<(), StoreError> {
-    let in_memory = |(value, place): (&NewValue, usize)| {
-        let digest = digest_of(storage, &value.hash);
-        let known = unfolded.find(storage, digest, &value.hash);
-        LookedUp { place, probe: Probe::new(digest), known }
-    };
-    looked_up.clear();
-    looked_up.extend(batch.values.iter().zip(0..).map(in_memory));
-    looked_up.sort_unstable_by_key(|value| value.probe.key());
+    let mut claimed = vec![false; sent.len()];
+    for live in indexes.live() {
+        for (claimed, sent) in claimed.iter_mut().zip(&*sent) {
+            *claimed |= live.may_contain(&sent.probe);
+        }
+    }
+    let claimed = sent.iter_mut().zip(claimed).filter(|(_, claimed)| *claimed);
+    let mut claimed: Vec<_> = claimed.map(|(sent, _)| sent).collect();
+    claimed.sort_unstable_by_key(|sent| sent.probe.key());
     for live in indexes.live() {
         let mut lookup = Lookup::new(conn, live.segment);
-        for LookedUp { place, probe, known } in &mut *looked_up {
-            if known.is_none()
-                && live.filter.as_ref().is_none_or(|filter| filter.may_contain(probe))
-            {
-                let hash = &batch.values[*place].hash;
-                *known = lookup.find(probe.key(), batch.id.as_str(), hash)?;
+        for Sent { id, value, probe, indexed, .. } in &mut claimed {
+            if indexed.is_none() && live.may_contain(probe) {
+                *indexed = lookup.find(probe.key(), id.as_str(), &value.hash)?;
             }
         }
     }
-    looked_up.sort_unstable_by_key(|value| value.place);
     Ok(())
-}
-
-/// A value of a batch, and where it stood before.
-struct LookedUp {
-    place: usize,
-    probe: Probe,
-    known: Option<Seq>,
 }
 
 impl WriteLog for Writer {
