@@ -229,8 +229,9 @@ pub const SYNC_PATIENCE_PART: u32 = 16;
 pub const PACE_SYNCS: u32 = 16;
 /// Values that one transaction takes, but for the last append's.
 pub const COMMIT_VALUES_MAX: usize = 65_536;
-/// What is known of such a value while it is looked up, beside the value.
-pub const COMMIT_VALUE_BYTES: usize = 96;
+/// Values of it that are looked up together, but for the last append's, and what that takes for each.
+pub const LOOKED_UP_VALUES: usize = 1_024;
+pub const LOOKED_UP_VALUE_BYTES: usize = 104;
 /// Appends that hold more than this wait for others, and the share of them that is added to one
 /// transaction, unless a single one is larger: 10,000 values are looked up and stored in 30 ms.
 pub const APPEND_SMALL_BYTES: usize = 64 * KIB;
@@ -407,7 +408,7 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     // One is made while the others are in memory.
     let filters =
         FILTERS_BYTES_MAX.min(filter_bytes(events)) + filter_bytes(events.min(SEGMENT_EVENTS_MAX));
-    let looked_up = (COMMIT_VALUES_MAX + VALUES_MAX) * COMMIT_VALUE_BYTES;
+    let looked_up = (LOOKED_UP_VALUES + VALUES_MAX) * LOOKED_UP_VALUE_BYTES;
     let writer = COMMIT_BYTES_MAX
         + settings.body_bytes_max
         + looked_up

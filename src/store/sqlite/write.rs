@@ -97,24 +97,39 @@ impl Writer {
         Box::new(open).commit()
     }
 
-    /// All that is appended in one go has one statement, and is looked up together.
+    /// All that is appended in one go has one statement, and is looked up many values at a time.
     fn append(&mut self, batches: &[Batch<'_>]) -> Result<Vec<Box<[Placed]>>, StoreError> {
         let Writer { conn, unfolded, indexes, .. } = self;
         let mut insert =
             conn.prepare_cached("INSERT INTO log(seq, id, hash, value) VALUES(?1, ?2, ?3, ?4)")?;
-        let mut sent = sent(batches);
-        find_indexed(conn, indexes, &mut sent)?;
-        let mut sent = sent.iter();
         let mut all_placed = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let mut placed = Vec::with_capacity(batch.values.len());
-            for value in sent.by_ref().take(batch.values.len()) {
-                placed.push(place(&mut insert, unfolded, value)?);
+        let mut rest = batches;
+        while !rest.is_empty() {
+            let (together, later) = rest.split_at(looked_up_together(rest));
+            let mut sent = sent(together);
+            find_indexed(conn, indexes, &mut sent)?;
+            let mut sent = sent.iter();
+            for batch in together {
+                let mut placed = Vec::with_capacity(batch.values.len());
+                for value in sent.by_ref().take(batch.values.len()) {
+                    placed.push(place(&mut insert, unfolded, value)?);
+                }
+                all_placed.push(placed.into());
             }
-            all_placed.push(placed.into());
+            rest = later;
         }
         Ok(all_placed)
     }
+}
+
+/// How many of the batches: as far as the one that makes the values as many as are looked up together.
+fn looked_up_together(batches: &[Batch<'_>]) -> usize {
+    let mut values = 0;
+    let full = batches.iter().position(|batch| {
+        values += batch.values.len();
+        values >= config::LOOKED_UP_VALUES
+    });
+    full.map_or(batches.len(), |last| last + 1)
 }
 
 /// Adds a value to the log, unless it stands there: in a segment, or past them, where it may be one of
@@ -142,7 +157,11 @@ struct Sent<'a> {
     indexed: Option<Seq>,
 }
 
-const _: () = assert!(size_of::<Sent<'_>>() <= config::COMMIT_VALUE_BYTES);
+const _: () = assert!(
+    size_of::<Sent<'_>>() + size_of::<bool>() + size_of::<&mut Sent<'_>>()
+        <= config::LOOKED_UP_VALUE_BYTES,
+    "it is counted with whether a filter claims it, and once more in the order of those"
+);
 
 fn sent<'a>(batches: &[Batch<'a>]) -> Vec<Sent<'a>> {
     let mut sent = Vec::with_capacity(batches.iter().map(|batch| batch.values.len()).sum());
@@ -398,6 +417,30 @@ mod tests {
             assert!(statement.query(params![1, key]).unwrap().next().unwrap().is_none());
         }
         assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
+
+    #[test]
+    fn a_value_is_known_again_whether_it_is_looked_up_with_the_first_or_later() {
+        let folder = super::super::tests::Folder::new();
+        let mut writer = load(&folder);
+        let id = Id::new("a").unwrap();
+        let values: Vec<_> = (0..1_200).map(|n: u32| NewValue::new(n.to_string())).collect();
+        let batches = [0..600, 300..900, 600..1_200, 0..1_200]
+            .map(|range| Batch { id: &id, values: &values[range] });
+        assert_eq!((looked_up_together(&batches), looked_up_together(&batches[2..])), (2, 2));
+        assert_eq!((looked_up_together(&batches[..1]), looked_up_together(&batches[3..])), (1, 1));
+        let begins = [(0, 0), (300, 300), (600, 300), (0, 1_200)];
+        for are_known in [false, true] {
+            let placed = commit(&mut writer, &batches).unwrap();
+            for ((placed, batch), (begin, known)) in placed.iter().zip(&batches).zip(begins) {
+                let known = if are_known { batch.values.len() } else { known };
+                let expected = (0..batch.values.len())
+                    .map(|n| Placed { seq: (begin + n + 1) as Seq, new: n >= known });
+                assert!(placed.iter().copied().eq(expected), "from {begin}");
+            }
+            while writer.upkeep(true).unwrap() != Upkeep::Done {}
+            assert_eq!((writer.gauges().unfolded, writer.gauges().segments), (0, 1));
+        }
     }
 
     #[test]
