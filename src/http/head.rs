@@ -50,15 +50,23 @@ pub enum BodyLength {
     Chunked,
 }
 
-/// What a request's head says, as far as it is of use here.
+/// A whole head, with its target as it stands in the bytes that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParsedHead<'a> {
+    pub head: Head,
+    /// Still percent-encoded, and begins with `/`; `*` only for OPTIONS.
+    pub path: &'a str,
+    /// What follows the first `?`, without it.
+    pub query: &'a str,
+    /// Bytes that it took.
+    pub length: usize,
+}
+
+/// What a request's head says besides its target, as far as it is of use here.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Head {
     pub method: Method,
     pub version: Version,
-    /// Still percent-encoded, and begins with `/`; `*` only for OPTIONS.
-    pub path: String,
-    /// What follows the first `?`, without it.
-    pub query: String,
     pub keep_alive: bool,
     pub body: BodyLength,
     /// The client waits for a 100 before it sends the body.
@@ -72,24 +80,22 @@ pub struct Head {
 impl Head {
     /// What it holds in memory.
     pub fn bytes(&self) -> usize {
-        let optional = [&self.if_none_match, &self.last_event_id];
-        let strings = [&self.path, &self.query, &self.accept].into_iter();
-        strings.chain(optional.into_iter().flatten()).map(String::capacity).sum()
+        let optional = [&self.if_none_match, &self.last_event_id].into_iter().flatten();
+        optional.chain([&self.accept]).map(String::capacity).sum()
     }
 }
 
 /// Empty lines that old clients send after a body, taken for nothing before a request line.
 const EMPTY_LINES_MAX: usize = 4;
 
-/// Looks for a whole head at the start of `buffer`; returns it with the bytes it took, or `None`
-/// while more are needed. `scanned` is the caller's note of how much was looked at, 0 for a new
+/// Looks for a whole head at the start of `buffer`; `None` while more bytes are needed. `scanned` is the caller's note of how much was looked at, 0 for a new
 /// head, so that a head that comes byte by byte costs linear time. How the bytes were split does
 /// not change the outcome, and what can never become a head is refused without waiting for its end.
-pub fn parse_head(
-    buffer: &[u8],
+pub fn parse_head<'a>(
+    buffer: &'a [u8],
     scanned: &mut usize,
     body_bytes_max: usize,
-) -> Result<Option<(Head, usize)>, Problem> {
+) -> Result<Option<ParsedHead<'a>>, Problem> {
     let start = leading_empty_lines(buffer);
     let window = &buffer[start..buffer.len().min(start + HEAD_BYTES_MAX)];
     let scan = scan_lines(window, scanned.saturating_sub(start));
@@ -105,7 +111,10 @@ pub fn parse_head(
             *scanned = start + seen;
             Ok(None)
         }
-        Scan::End(end) => Ok(Some((parse_lines(&window[..end], body_bytes_max)?, start + end))),
+        Scan::End(end) => {
+            let parsed = parse_lines(&window[..end], body_bytes_max)?;
+            Ok(Some(ParsedHead { length: start + end, ..parsed }))
+        }
     }
 }
 
@@ -144,24 +153,23 @@ fn scan_lines(window: &[u8], from: usize) -> Scan {
     Scan::More(window.len())
 }
 
-/// `head` is whole: a request line and fields that end in CR LF, and an empty line.
-fn parse_lines(head: &[u8], body_bytes_max: usize) -> Result<Head, Problem> {
-    let line_end = memchr(b'\r', head).expect("a scanned head has ended lines");
-    let RequestLine { method, version, path, query } = request_line::parse(&head[..line_end])?;
+/// A whole head: a request line and fields that end in CR LF, and an empty line.
+fn parse_lines(lines: &[u8], body_bytes_max: usize) -> Result<ParsedHead<'_>, Problem> {
+    let line_end = memchr(b'\r', lines).expect("a scanned head has ended lines");
+    let RequestLine { method, version, path, query } = request_line::parse(&lines[..line_end])?;
     let Examined { keep_alive, body, expects_continue, accept, if_none_match, last_event_id } =
-        parse_fields(&head[line_end + 2..], version, body_bytes_max)?;
-    Ok(Head {
+        parse_fields(&lines[line_end + 2..], version, body_bytes_max)?;
+    let head = Head {
         method,
         version,
-        path: path.to_owned(),
-        query: query.to_owned(),
         keep_alive,
         body,
         expects_continue,
         accept,
         if_none_match,
         last_event_id,
-    })
+    };
+    Ok(ParsedHead { head, path, query, length: lines.len() })
 }
 
 /// Most requests have few fields, and room for all that are allowed is 4 KiB to clear.

@@ -20,7 +20,7 @@ pub use accept::{lists, quality};
 pub use always::Always;
 pub use body::{BodyProgress, BodyReader};
 pub use conditional::{listed_tags, none_match};
-pub use head::{BodyLength, Head, Method, Version, parse_head};
+pub use head::{BodyLength, Head, Method, ParsedHead, Version, parse_head};
 pub use response::{CONTINUE, Framing, LAST_CHUNK, write_chunk, write_head, write_problem_body};
 
 /// `tchar` of RFC 9110, 5.6.2: what methods, field names and codings are made of.

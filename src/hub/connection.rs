@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::metrics::Kind;
 use crate::config;
 use crate::held::Held;
 use crate::http::{BodyReader, Head};
@@ -67,8 +68,9 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) number: u32,
+    pub(super) kind: Kind,
     pub(super) head: Head,
-    /// The head's memory, unless it is small.
+    /// The memory of what came with the head, unless it is small.
     pub(super) held: Option<Held>,
     pub(super) started: u64,
     /// What the access line says it was about; empty unless one is asked for.
@@ -79,6 +81,7 @@ pub(super) struct Exchange {
 pub(super) struct Receiving {
     pub(super) exchange: Box<Exchange>,
     pub(super) target: Target,
+    pub(super) query: String,
     pub(super) reader: BodyReader,
     pub(super) body: Vec<u8>,
 }

@@ -3,17 +3,18 @@
 //! are found; hands streams to `streams`.
 
 use super::connection::{Admission, Exchange, Receiving, State, Target, Waiting};
-use super::metrics::Hostile;
+use super::metrics::{Hostile, Kind};
 use super::reply::{JSON, Reply};
 use super::{Effect, Hub, Now};
 use crate::config;
 use crate::event::NewValues;
 use crate::held::Held;
-use crate::http::{self, BodyLength, BodyReader, Head, Method};
+use crate::http::{self, BodyLength, BodyReader, Method, ParsedHead};
 use crate::json;
 use crate::message::{Append, Appended, Lane, ToReader, ToWriter, Token};
 use crate::problem::Problem;
 use crate::route::{self, Answer, Route};
+use crate::sse;
 use crate::store::StoreError;
 
 const TOO_MANY_HEADS: &str = "too many request heads are in memory";
@@ -112,10 +113,10 @@ impl Hub {
                 State::Head { .. } if requests == config::TURN_REQUESTS_MAX => return used,
                 State::Head { scanned } => {
                     match http::parse_head(rest, scanned, self.options.body_bytes_max) {
-                        Ok(Some((head, length))) => {
-                            used += length;
+                        Ok(Some(parsed)) => {
+                            used += parsed.length;
                             requests += 1;
-                            self.begin(now, key, head, bytes.len() > used);
+                            self.begin(now, key, parsed, bytes.len() > used);
                         }
                         Ok(None) => {
                             connection.put_off = false;
@@ -143,15 +144,18 @@ impl Hub {
     }
 
     /// A head is complete.
-    fn begin(&mut self, now: Now, key: u32, head: Head, body_began: bool) {
+    fn begin(&mut self, now: Now, key: u32, parsed: ParsedHead<'_>, body_began: bool) {
+        let ParsedHead { head, path, query, .. } = parsed;
         self.exchanges = self.exchanges.wrapping_add(1);
         let target = match head.method {
             Method::Options => Ok(Target::Preflight),
-            _ => route::find(head.method, &head.path).map(Target::Route),
+            _ => route::find(head.method, path).map(Target::Route),
         };
+        let query_kept_bytes = if head.body == BodyLength::None { 0 } else { query.len() };
         let exchange = Box::new(Exchange {
             number: self.exchanges,
-            held: self.hold_head(&head),
+            kind: Kind::of(path, sse::wants_stream(&head.accept)),
+            held: self.hold_head(head.bytes() + query_kept_bytes),
             head,
             started: now.milliseconds,
             subject: String::new(),
@@ -169,7 +173,7 @@ impl Hub {
             return self.turn_away(now, key, exchange, &target, TOO_MANY_HEADS);
         }
         let reader = match exchange.head.body {
-            BodyLength::None => return self.answer(now, key, exchange, &target, Vec::new()),
+            BodyLength::None => return self.answer(now, key, exchange, &target, query, Vec::new()),
             length => BodyReader::new(length),
         };
         if exchange.head.expects_continue && !body_began {
@@ -177,13 +181,13 @@ impl Hub {
         }
         let connection = &mut self.connections[key as usize];
         connection.since = now.milliseconds;
+        let query = query.to_owned();
         connection.state =
-            State::Body(Box::new(Receiving { exchange, target, reader, body: Vec::new() }));
+            State::Body(Box::new(Receiving { exchange, target, query, reader, body: Vec::new() }));
     }
 
-    /// Counts the memory of a head, unless it is small.
-    fn hold_head(&self, head: &Head) -> Option<Held> {
-        let bytes = head.bytes();
+    /// Counts the memory of what came with a head, unless it is small.
+    fn hold_head(&self, bytes: usize) -> Option<Held> {
         (bytes > config::HEAD_SMALL_BYTES).then(|| self.heads_bytes.hold(bytes))
     }
 
@@ -213,9 +217,11 @@ impl Hub {
             let State::Body(receiving) = state else {
                 unreachable!("the state was a body above");
             };
-            let Receiving { exchange, target, body, .. } = *receiving;
+            let Receiving { mut exchange, target, query, body, .. } = *receiving;
             self.bodies_bytes -= body.len();
-            self.answer(now, key, exchange, &target, body);
+            // The head is needed until the reply begins, and the query may be the most of it.
+            exchange.held = self.hold_head(exchange.head.bytes());
+            self.answer(now, key, exchange, &target, &query, body);
         }
         Ok(progress.consumed)
     }
@@ -225,8 +231,9 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
-        mut exchange: Box<Exchange>,
+        exchange: Box<Exchange>,
         target: &Target,
+        query: &str,
         body: Vec<u8>,
     ) {
         let Target::Route(route) = target else {
@@ -234,14 +241,11 @@ impl Hub {
             return self.reply(now, key, exchange, &reply);
         };
         let post = exchange.head.method == Method::Post;
-        // The rest is needed until the reply begins, and this may be the most of it.
-        let query = std::mem::take(&mut exchange.head.query);
-        exchange.held = self.hold_head(&exchange.head);
         // A body that does not belong to a POST asks for nothing, and is not read.
         if post && body.len() > config::PARSE_ON_LOOP_BYTES_MAX {
-            return self.parse_elsewhere(now, key, exchange, route, query, body);
+            return self.parse_elsewhere(now, key, exchange, route, query.to_owned(), body);
         }
-        match route.answer(post, &query, &body, &self.options.limits) {
+        match route.answer(post, query, &body, &self.options.limits) {
             Ok(answer) => self.dispatch(now, key, exchange, answer),
             Err(problem) => self.reply_problem(now, key, exchange, &problem),
         }

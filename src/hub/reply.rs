@@ -7,7 +7,7 @@ use super::{Hub, Now};
 use crate::config;
 use crate::http::{self, BodyLength, Framing, Head, Method, Version};
 use crate::problem::Problem;
-use crate::route::{self, Route};
+use crate::route::Route;
 use crate::sse;
 
 pub(super) const JSON: &str = "application/json";
@@ -66,7 +66,8 @@ impl Hub {
         if !problem.allow.is_empty() {
             fields.push(("Allow", problem.allow));
         }
-        if route::find(exchange.head.method, &exchange.head.path) == Ok(Route::Get) {
+        let found = problem.allow.is_empty();
+        if found && matches!(exchange.kind, Kind::Get | Kind::Stream) {
             fields.push(("Vary", "Accept"));
         }
         let reply = Reply { status: problem.status, fields: &fields, body: &body };
@@ -123,7 +124,7 @@ impl Hub {
     }
 
     pub(super) fn account(&mut self, now: Now, key: u32, exchange: &Exchange, status: u16) {
-        let kind = Kind::of(&exchange.head.path, sse::wants_stream(&exchange.head.accept));
+        let kind = exchange.kind;
         self.metrics.request(kind, status);
         if self.options.access_log {
             let peer = self.connections[key as usize].peer.as_deref();
@@ -144,10 +145,10 @@ impl Hub {
     pub(super) fn refuse(&mut self, now: Now, key: u32, problem: &Problem) {
         self.leave(key);
         let head = Head { version: Version::Http11, ..Head::default() };
-        let number = self.exchanges;
+        let (number, kind) = (self.exchanges, Kind::Other);
         let (held, subject) = (None, String::new());
         let exchange =
-            Box::new(Exchange { number, head, held, started: now.milliseconds, subject });
+            Box::new(Exchange { number, kind, head, held, started: now.milliseconds, subject });
         self.connections[key as usize].state = State::Head { scanned: 0 };
         self.reply_problem(now, key, exchange, problem);
     }

@@ -9,7 +9,13 @@ use crate::problem::Problem;
 
 const BODY_BYTES_MAX: usize = 64;
 
-type Request = (Head, Vec<u8>);
+#[derive(Clone, Debug, PartialEq)]
+struct Request {
+    head: Head,
+    path: String,
+    query: String,
+    body: Vec<u8>,
+}
 
 /// A connection that takes requests until one is refused; whether more bytes are awaited follows
 /// from what it returns.
@@ -17,17 +23,19 @@ fn play<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Result<Request, P
     let mut requests = Vec::new();
     let mut buffer = Vec::new();
     let mut scanned = 0;
-    let mut receiving: Option<(Head, BodyReader, Vec<u8>)> = None;
+    let mut receiving: Option<(Request, BodyReader)> = None;
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
-            let Some((head, mut reader, mut body)) = receiving.take() else {
+            let Some((mut request, mut reader)) = receiving.take() else {
                 match parse_head(&buffer, &mut scanned, BODY_BYTES_MAX) {
                     Ok(None) => break,
-                    Ok(Some((head, taken))) => {
-                        buffer.drain(..taken);
+                    Ok(Some(ParsedHead { head, path, query, length })) => {
+                        let reader = BodyReader::new(head.body);
+                        let (path, query) = (path.to_owned(), query.to_owned());
+                        receiving = Some((Request { head, path, query, body: Vec::new() }, reader));
+                        buffer.drain(..length);
                         scanned = 0;
-                        receiving = Some((head.clone(), BodyReader::new(head.body), Vec::new()));
                     }
                     Err(problem) => {
                         requests.push(Err(problem));
@@ -36,15 +44,15 @@ fn play<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Result<Request, P
                 }
                 continue;
             };
-            match reader.read(&buffer, &mut body, BODY_BYTES_MAX) {
+            match reader.read(&buffer, &mut request.body, BODY_BYTES_MAX) {
                 Ok(BodyProgress { consumed, complete }) => {
                     buffer.drain(..consumed);
                     if complete {
-                        requests.push(Ok((head, body)));
+                        requests.push(Ok(request));
                         continue;
                     }
                     assert!(buffer.is_empty(), "an incomplete body takes everything");
-                    receiving = Some((head, reader, body));
+                    receiving = Some((request, reader));
                     break;
                 }
                 Err(problem) => {
@@ -61,10 +69,10 @@ fn play_whole(bytes: &[u8]) -> Vec<Result<Request, Problem>> {
     play([bytes])
 }
 
-fn read(request: &str) -> Head {
+fn read(request: &str) -> Request {
     let mut requests = play_whole(request.as_bytes());
     assert_eq!(requests.len(), 1, "{request:?}");
-    requests.remove(0).unwrap_or_else(|problem| panic!("{request:?}: {problem:?}")).0
+    requests.remove(0).unwrap_or_else(|problem| panic!("{request:?}: {problem:?}"))
 }
 
 fn get(fields: &str) -> String {
@@ -81,16 +89,14 @@ fn chunked(body: &str) -> String {
 
 #[test]
 fn a_head_is_read_whole() {
-    let head = read(
+    let request = read(
         "\r\nPOST /set/a%2Fb?x=1?&y HTTP/1.1\r\nhOST:\t a.test:80 \t\r\nAccept: text/event-stream\r\n\
          Content-Length: 1\r\nACCEPT:*/*;q=0.1\r\nExpect: 100-Continue\r\nIf-None-Match: \"1\"\r\n\
          Last-Event-ID: 17.9f3a2c1d\r\nif-none-match: \"2\"\r\n\r\nx",
     );
-    let expected = Head {
+    let head = Head {
         method: Method::Post,
         version: Version::Http11,
-        path: "/set/a%2Fb".to_owned(),
-        query: "x=1?&y".to_owned(),
         keep_alive: true,
         body: BodyLength::Sized(1),
         expects_continue: true,
@@ -98,16 +104,18 @@ fn a_head_is_read_whole() {
         if_none_match: Some("\"1\", \"2\"".to_owned()),
         last_event_id: Some("17.9f3a2c1d".to_owned()),
     };
-    assert_eq!(head, expected);
-    let minimal = Head { path: "/".to_owned(), ..Head::default() };
-    let minimal = Head { version: Version::Http10, ..minimal };
+    let (path, query) = ("/set/a%2Fb".to_owned(), "x=1?&y".to_owned());
+    assert_eq!(request, Request { head, path, query, body: b"x".to_vec() });
+    let head = Head { version: Version::Http10, ..Head::default() };
+    let (path, query) = ("/".to_owned(), String::new());
+    let minimal = Request { head, path, query, body: Vec::new() };
     assert_eq!(read("GET / HTTP/1.0\r\n\r\n"), minimal);
 }
 
 #[test]
 fn values_that_are_not_utf_8_are_read_with_replacements() {
     let requests = play_whole(b"GET / HTTP/1.0\r\nLast-Event-ID: 1\xff\r\nAccept:\r\n\r\n");
-    let (head, _) = requests[0].as_ref().unwrap();
+    let Request { head, .. } = requests[0].as_ref().unwrap();
     assert_eq!(head.last_event_id.as_deref(), Some("1\u{fffd}"));
     assert_eq!(head.accept, "");
 }
@@ -126,8 +134,8 @@ fn targets_have_a_path_and_a_query() {
         ("OPTIONS", "*", "*", ""),
         ("OPTIONS", "/get", "/get", ""),
     ] {
-        let head = read(&format!("{method} {target} HTTP/1.1\r\nHost: b.test\r\n\r\n"));
-        assert_eq!((head.path.as_str(), head.query.as_str()), (path, query), "{target:?}");
+        let read = read(&format!("{method} {target} HTTP/1.1\r\nHost: b.test\r\n\r\n"));
+        assert_eq!((read.path.as_str(), read.query.as_str()), (path, query), "{target:?}");
     }
 }
 
@@ -144,7 +152,8 @@ fn methods_known_to_http_are_left_to_the_router() {
         ("TRACE", Method::Other),
         ("CONNECT", Method::Other),
     ] {
-        assert_eq!(read(&format!("{method} / HTTP/1.0\r\n\r\n")).method, expected, "{method}");
+        let request = read(&format!("{method} / HTTP/1.0\r\n\r\n"));
+        assert_eq!(request.head.method, expected, "{method}");
     }
 }
 
@@ -161,7 +170,7 @@ fn the_connection_goes_on_as_version_and_fields_say() {
         ("1.1", "Connection: closed\r\n", true),
         ("1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n", true),
     ] {
-        let head = read(&format!("GET / HTTP/{version}\r\nHost:\r\n{fields}\r\n"));
+        let head = read(&format!("GET / HTTP/{version}\r\nHost:\r\n{fields}\r\n")).head;
         assert_eq!(head.keep_alive, keep_alive, "{version} {fields:?}");
     }
 }
@@ -181,11 +190,11 @@ fn a_body_is_announced_within_its_limit() {
         ),
         ("Content-Encoding: gzip\r\nExpect: 100-continue\r\n", "", BodyLength::None, false),
     ] {
-        let head = read(&post(fields, body));
+        let head = read(&post(fields, body)).head;
         assert_eq!((head.body, head.expects_continue), (expected, continues), "{fields:?}");
     }
     let forwarded = "POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\nx";
-    assert!(!read(forwarded).expects_continue);
+    assert!(!read(forwarded).head.expects_continue);
 }
 
 #[test]
@@ -198,12 +207,12 @@ fn chunks_are_decoded() {
         ("0000000000000001\r\na\r\n0\r\n\r\n", "a"),
     ] {
         let requests = play_whole(chunked(encoded).as_bytes());
-        let (_, body) = requests[0].as_ref().unwrap();
+        let Request { body, .. } = requests[0].as_ref().unwrap();
         assert_eq!(String::from_utf8_lossy(body), decoded, "{encoded:?}");
     }
     let largest = format!("3f\r\n{}\r\n1\r\nx\r\n0\r\n\r\n", "x".repeat(63));
     let requests = play_whole(chunked(&largest).as_bytes());
-    assert_eq!(requests[0].as_ref().unwrap().1.len(), BODY_BYTES_MAX);
+    assert_eq!(requests[0].as_ref().unwrap().body.len(), BODY_BYTES_MAX);
 }
 
 #[test]

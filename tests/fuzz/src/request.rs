@@ -1,7 +1,7 @@
 //! Owns the check of HTTP's heads and bodies: however the bytes of a connection are split, the same
 //! requests come out, or the same refusal. Knows nothing of routes.
 
-use rill::http::{BodyLength, BodyReader, Head, parse_head};
+use rill::http::{BodyLength, BodyReader, Head, ParsedHead, parse_head};
 use rill::problem::Problem;
 
 use super::input::Input;
@@ -34,10 +34,18 @@ pub fn check(data: &[u8]) {
     whole.check();
 }
 
+#[derive(Debug, PartialEq)]
+struct Request {
+    head: Head,
+    /// Path and query.
+    target: [String; 2],
+    body: Vec<u8>,
+}
+
 /// One connection's bytes as they become requests, in the way that the hub does it.
 #[derive(Debug, Default, PartialEq)]
 struct Receiver {
-    requests: Vec<(Head, Vec<u8>)>,
+    requests: Vec<Request>,
     /// Bytes that no request took yet.
     waiting: Vec<u8>,
     body_complete: bool,
@@ -66,16 +74,17 @@ impl Receiver {
     fn proceed(&mut self, scanned: &mut usize, reader: &mut BodyReader) -> bool {
         let taken = if self.body_complete {
             parse_head(&self.waiting, scanned, BODY_BYTES_MAX).map(|parsed| {
-                let (head, length) = parsed?;
+                let ParsedHead { head, path, query, length } = parsed?;
                 *scanned = 0;
                 *reader = BodyReader::new(head.body);
                 self.body_complete = head.body == BodyLength::None;
-                self.requests.push((head, Vec::new()));
+                let target = [path.to_owned(), query.to_owned()];
+                self.requests.push(Request { head, target, body: Vec::new() });
                 Some(length)
             })
         } else {
-            let (_, body) = self.requests.last_mut().expect("a body follows a head");
-            reader.read(&self.waiting, body, BODY_BYTES_MAX).map(|progress| {
+            let request = self.requests.last_mut().expect("a body follows a head");
+            reader.read(&self.waiting, &mut request.body, BODY_BYTES_MAX).map(|progress| {
                 self.body_complete = progress.complete;
                 Some(progress.consumed)
             })
@@ -89,8 +98,7 @@ impl Receiver {
     }
 
     fn check(&self) {
-        for (head, body) in &self.requests {
-            let Head { path, query, .. } = head;
+        for Request { target: [path, query], body, .. } in &self.requests {
             assert!(path.starts_with('/') || path == "*", "{path:?}");
             assert!(format!("{path}{query}").bytes().all(|byte| byte.is_ascii_graphic()));
             assert!(body.len() <= BODY_BYTES_MAX, "the limit holds for what chunks decode to");
