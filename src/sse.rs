@@ -13,7 +13,7 @@ use crate::event::{Epoch, Seq};
 use crate::http;
 use crate::json;
 
-pub const MEDIA_TYPE: &str = "text/event-stream";
+const MEDIA_TYPE: &str = "text/event-stream";
 /// As the protocol's first draft spelt it.
 const MEDIA_TYPE_DRAFT: &str = "event/text-stream";
 

@@ -37,8 +37,17 @@ fn is_ip_literal(text: &[u8]) -> bool {
 
 /// An IPv4 address has the form of a name.
 fn is_registered_name(text: &[u8]) -> bool {
+    const NAME_BYTES: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = is_name_byte(byte as u8);
+            byte += 1;
+        }
+        table
+    };
     let mut rest = text;
-    while let Some(end) = rest.iter().position(|byte| !is_name_byte(*byte)) {
+    while let Some(end) = rest.iter().position(|byte| !NAME_BYTES[usize::from(*byte)]) {
         rest = match &rest[end..] {
             [b'%', a, b, rest @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest,
             _ => return false,
@@ -48,7 +57,7 @@ fn is_registered_name(text: &[u8]) -> bool {
 }
 
 /// Unreserved characters and sub-delimiters, the comma left out.
-fn is_name_byte(byte: u8) -> bool {
+const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b'+' | b';' | b'=')
 }

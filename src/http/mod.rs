@@ -25,7 +25,8 @@ pub use response::{CONTINUE, Framing, LAST_CHUNK, write_chunk, write_head, write
 
 /// `tchar` of RFC 9110, 5.6.2: what methods, field names and codings are made of.
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
 fn is_token(text: &[u8]) -> bool {

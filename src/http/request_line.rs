@@ -12,6 +12,8 @@ use crate::problem::Problem;
 /// Longer than every registered method; what has no space by then is no request.
 const METHOD_BYTES_MAX: usize = 32;
 
+const THREE_PARTS: &str = "is not 'METHOD TARGET VERSION'";
+
 #[derive(Debug)]
 pub(super) struct RequestLine<'a> {
     pub(super) method: Method,
@@ -46,24 +48,24 @@ pub(super) fn check_start(start: &[u8]) -> Result<(), Problem> {
 
 /// `line` is whole and passed `check_start`.
 pub(super) fn parse(line: &[u8]) -> Result<RequestLine<'_>, Problem> {
-    let (method, target, version) = split(line)
-        .ok_or_else(|| malformed("request line", line, "is not 'METHOD TARGET VERSION'"))?;
-    let version = parse_version(version)?;
+    let (method, target, version) =
+        split(line).ok_or_else(|| malformed("request line", line, THREE_PARTS))?;
+    let version = parse_version(version, line)?;
     let method = parse_method(method)?;
     let (path, query) = parse_target(target, method)?;
     Ok(RequestLine { method, version, path, query })
 }
 
-/// At the only two spaces.
+/// At the first two spaces; no version has a third.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let method_end = memchr(b' ', line)?;
     let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
     let target_end = memchr(b' ', rest)?;
-    let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
-    (!version.contains(&b' ')).then_some((method, target, version))
+    Some((method, &rest[..target_end], &rest[target_end + 1..]))
 }
 
-fn parse_version(version: &[u8]) -> Result<Version, Problem> {
+/// `version` is all that follows the target in `line`.
+fn parse_version(version: &[u8], line: &[u8]) -> Result<Version, Problem> {
     match version {
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
@@ -76,6 +78,7 @@ fn parse_version(version: &[u8]) -> Result<Version, Problem> {
             let detail = format!("HTTP version: {} is not 1.x", excerpt(version));
             Err(Problem::new(505, detail))
         }
+        _ if version.contains(&b' ') => Err(malformed("request line", line, THREE_PARTS)),
         _ => Err(malformed("HTTP version", version, "is not of the form HTTP/1.1")),
     }
 }

@@ -2,7 +2,7 @@
 //! hub and the SSE layer. Decides neither status nor framing.
 
 use super::head::Version;
-use super::is_value_byte;
+use super::{is_token, is_value_byte};
 use crate::problem::{Problem, reason};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// The interim reply that lets a client send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Appends a head. `always` are the lines that every reply has; `version` is the client's: the
-/// server's own is 1.1 on every reply.
+/// Appends a head. `always` are the lines that every reply has, `lines` those of this one, ends
+/// included; `version` is the client's: the server's own is 1.1 on every reply.
 pub fn write_head(
     out: &mut Vec<u8>,
     always: &[u8],
@@ -29,7 +29,7 @@ pub fn write_head(
     status: u16,
     keep_alive: bool,
     framing: Framing,
-    fields: &[(&str, &str)],
+    lines: &[&[u8]],
 ) {
     let mut number = itoa::Buffer::new();
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -48,21 +48,28 @@ pub fn write_head(
         Framing::Chunked => write_field(out, "Transfer-Encoding", "chunked"),
         Framing::UntilClose | Framing::Empty => {}
     }
-    for (name, value) in fields {
-        write_field(out, name, value);
+    for line in lines {
+        debug_assert!(is_field(line), "'{}' is no field, or more than one", line.escape_ascii());
+        out.extend_from_slice(line);
     }
     out.extend_from_slice(b"\r\n");
 }
 
 pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
-    debug_assert!(
-        value.bytes().all(is_value_byte),
-        "{name}: no value has control characters, or it could write fields of its own"
-    );
+    let start = out.len();
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
     out.extend_from_slice(b"\r\n");
+    debug_assert!(is_field(&out[start..]), "{name}: '{value}' is no value");
+}
+
+/// With a control character a value could write fields of its own.
+fn is_field(line: &[u8]) -> bool {
+    line.strip_suffix(b"\r\n").is_some_and(|line| {
+        let (name, value) = line.split_at(line.iter().position(|b| *b == b':').unwrap_or(0));
+        is_token(name) && value.starts_with(b": ") && value.iter().copied().all(is_value_byte)
+    })
 }
 
 /// `application/problem+json`.
@@ -106,8 +113,8 @@ mod tests {
 
     fn head(version: Version, status: u16, keep_alive: bool, framing: Framing) -> String {
         let mut out = b"before".to_vec();
-        let fields = [("ETag", "\"1\"")];
-        write_head(&mut out, b"A: b\r\n", version, status, keep_alive, framing, &fields);
+        let lines: [&[u8]; 2] = [b"ETag: \"1\"\r\n", b"Vary: Accept\r\n"];
+        write_head(&mut out, b"A: b\r\n", version, status, keep_alive, framing, &lines);
         let text = String::from_utf8(out).unwrap();
         text.strip_prefix("before").unwrap().to_owned()
     }
@@ -116,7 +123,8 @@ mod tests {
     fn a_head_says_how_the_message_and_the_connection_go_on() {
         assert_eq!(
             head(Version::Http11, 200, true, Framing::Length(17)),
-            "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 17\r\nETag: \"1\"\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 17\r\n\
+             ETag: \"1\"\r\nVary: Accept\r\n\r\n"
         );
         let (close, kept) = (Some("Connection: close"), Some("Connection: keep-alive"));
         let (chunked, empty) = (Some("Transfer-Encoding: chunked"), Some("Content-Length: 0"));
@@ -136,6 +144,26 @@ mod tests {
             let case = (version, keep_alive, framing);
             assert_eq!(find(["Connection", "Connection"]), connection, "{case:?}");
             assert_eq!(find(["Transfer-Encoding", "Content-Length"]), length, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_one_line() {
+        for line in ["A: b\r\n", "A-B: \r\n", "A: b: c\td\r\n", "A: \u{e4}\r\n"] {
+            assert!(is_field(line.as_bytes()), "{line:?}");
+        }
+        for line in [
+            "",
+            "\r\n",
+            "A\r\n",
+            "A:b\r\n",
+            "A: b",
+            "A: b\n",
+            ": b\r\n",
+            "A B: c\r\n",
+            "A: b\r\nC: d\r\n",
+        ] {
+            assert!(!is_field(line.as_bytes()), "{line:?}");
         }
     }
 

@@ -67,11 +67,15 @@ fn resolve(
 
 /// The strong entity tag of a JSON reply: as the rest is in the URL, the last `seq` among its
 /// storages, the server's epoch, and whether it is a reset say what it holds.
+pub(super) fn write_entity_tag(out: &mut Vec<u8>, last: Seq, reset: bool, epochs: &Epochs) {
+    out.push(b'"');
+    epochs.cursor(last).write(out);
+    out.extend_from_slice(if reset { b"-reset\"" } else { b"\"" });
+}
+
 pub(super) fn entity_tag(last: Seq, reset: bool, epochs: &Epochs) -> String {
-    let mut tag = Vec::with_capacity(48);
-    tag.push(b'"');
-    epochs.cursor(last).write(&mut tag);
-    tag.extend_from_slice(if reset { b"-reset\"" } else { b"\"" });
+    let mut tag = Vec::new();
+    write_entity_tag(&mut tag, last, reset, epochs);
     String::from_utf8(tag).expect("cursors are ASCII")
 }
 

@@ -4,7 +4,7 @@
 
 use super::connection::{Admission, Exchange, Receiving, State, Target, Waiting};
 use super::metrics::{Hostile, Kind};
-use super::reply::{JSON, Reply};
+use super::reply::{JSON, NO_CACHE, NO_STORE, Reply, TEXT};
 use super::{Effect, Hub, Now};
 use crate::config;
 use crate::event::NewValues;
@@ -19,14 +19,15 @@ use crate::store::StoreError;
 
 const TOO_MANY_HEADS: &str = "too many request heads are in memory";
 
-const PREFLIGHT: &[(&str, &str)] = &[
-    ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
-    (
-        "Access-Control-Allow-Headers",
-        "Content-Type, Accept, Last-Event-ID, If-None-Match, Authorization, Cache-Control",
-    ),
-    ("Access-Control-Max-Age", "86400"),
+const PREFLIGHT: &[&[u8]] = &[
+    b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n",
+    b"Access-Control-Allow-Headers: Content-Type, Accept, Last-Event-ID, If-None-Match, \
+      Authorization, Cache-Control\r\n",
+    b"Access-Control-Max-Age: 86400\r\n",
 ];
+const METRICS: &[&[u8]] =
+    &[b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n", NO_STORE];
+const PAGE: &[&[u8]] = &[b"Content-Type: text/html; charset=utf-8\r\n", NO_CACHE];
 
 impl Hub {
     /// Bytes came from the peer: once a turn.
@@ -294,17 +295,11 @@ impl Hub {
             Answer::Health => self.ask_health(now, key, exchange),
             Answer::Metrics => {
                 let body = self.render_metrics();
-                let fields = [
-                    ("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),
-                    ("Cache-Control", "no-store"),
-                ];
-                let reply = Reply { status: 200, fields: &fields, body: body.as_bytes() };
+                let reply = Reply { status: 200, fields: METRICS, body: body.as_bytes() };
                 self.reply(now, key, exchange, &reply);
             }
             Answer::Page => {
-                let fields =
-                    [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-cache")];
-                let reply = Reply { status: 200, fields: &fields, body: route::page().as_bytes() };
+                let reply = Reply { status: 200, fields: PAGE, body: route::page().as_bytes() };
                 self.reply(now, key, exchange, &reply);
             }
         }
@@ -339,7 +334,7 @@ impl Hub {
         write_append_body(&mut body, appended);
         let reply = Reply {
             status: if new > 0 { 201 } else { 200 },
-            fields: &[("Content-Type", JSON), ("Cache-Control", "no-store")],
+            fields: &[JSON, NO_STORE],
             body: &body,
         };
         self.reply(now, key, exchange, &reply);
@@ -371,8 +366,8 @@ impl Hub {
 
     pub(super) fn healthy(&mut self, now: Now, token: Token) {
         let Some((key, exchange, _)) = self.take_answering(token) else { return };
-        let fields = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")];
-        self.reply(now, key, exchange, &Reply { status: 200, fields: &fields, body: b"ok\n" });
+        let reply = Reply { status: 200, fields: &[TEXT, NO_STORE], body: b"ok\n" };
+        self.reply(now, key, exchange, &reply);
         self.resume(now, key);
     }
 

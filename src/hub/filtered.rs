@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::connection::{Exchange, State, Waiting};
 use super::exchange::busy;
-use super::reply::{JSON, Reply};
+use super::reply::{JSON, NO_STORE, PROBLEM, Reply, VARY};
 use super::{Hub, Now};
 use crate::compare::Comparing;
 use crate::config;
@@ -117,15 +117,7 @@ impl Hub {
             Ok(Prepared::Undecoded(undecoded)) => {
                 let (key, exchange) = self.take_waiting(token);
                 let body = undecoded_body(&undecoded);
-                let reply = Reply {
-                    status: 409,
-                    fields: &[
-                        ("Content-Type", "application/problem+json"),
-                        ("Vary", "Accept"),
-                        ("Cache-Control", "no-store"),
-                    ],
-                    body: &body,
-                };
+                let reply = Reply { status: 409, fields: &[PROBLEM, VARY, NO_STORE], body: &body };
                 self.reply(now, key, exchange, &reply);
                 self.resume(now, key);
             }
@@ -181,8 +173,7 @@ impl Hub {
     /// The first page of a comparison came.
     pub(super) fn compared(&mut self, now: Now, token: Token, body: &[u8], next: Option<NextPage>) {
         let (key, exchange) = self.take_waiting(token);
-        let fields = [("Content-Type", JSON), ("Cache-Control", "no-store")];
-        let reply = Reply { status: 200, fields: &fields, body };
+        let reply = Reply { status: 200, fields: &[JSON, NO_STORE], body };
         match next {
             None => self.reply(now, key, exchange, &reply),
             Some(next) => {

@@ -244,7 +244,7 @@ impl Hub {
                     // What was not waited for until now has its time from now on.
                     connection.since = now.milliseconds;
                 }
-                self.resume(now, key);
+                return self.resume(now, key);
             }
             _ => {}
         }

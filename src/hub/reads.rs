@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::connection::{Exchange, ReplyPage, Replying, State, Waiting};
 use super::exchange::busy;
-use super::reply::{JSON, Reply, write_part};
+use super::reply::{JSON, NO_CACHE, NO_STORE, Reply, VARY, write_part};
 use super::{Hub, Now, cursors};
 use crate::config;
 use crate::event::Seq;
@@ -203,28 +203,28 @@ impl Hub {
         let cacheable = is_cacheable(&exchange);
         // A URL with a filter in it is asked for once.
         let worth_keeping = cacheable && !plan.has_filters();
-        let tag = cursors::entity_tag(page.last, plan.reset, &self.options.epochs);
-        let fields = [
-            ("Content-Type", JSON),
-            ("Vary", "Accept"),
-            ("Cache-Control", if worth_keeping { "no-cache" } else { "no-store" }),
-            ("ETag", tag.as_str()),
-        ];
-        let fields = if cacheable { &fields[..] } else { &fields[..3] };
         let unchanged = cacheable
-            && exchange.head.if_none_match.as_deref().is_some_and(|t| http::none_match(t, &tag));
-        if unchanged {
-            let reply = Reply { status: 304, fields: &fields[1..], body: b"" };
-            return self.reply(now, key, exchange, &reply);
-        }
-        let reply = Reply { status: 200, fields, body: &page.body };
+            && exchange.head.if_none_match.as_deref().is_some_and(|tags| {
+                let tag = cursors::entity_tag(page.last, plan.reset, &self.options.epochs);
+                http::none_match(tags, &tag)
+            });
+        let mut tag = self.buffers.take(64);
+        tag.extend_from_slice(b"ETag: ");
+        cursors::write_entity_tag(&mut tag, page.last, plan.reset, &self.options.epochs);
+        tag.extend_from_slice(b"\r\n");
+        let fields = [JSON, VARY, if worth_keeping { NO_CACHE } else { NO_STORE }, &tag];
+        let fields = if cacheable { &fields[..] } else { &fields[..3] };
+        let whole = Reply { status: 200, fields, body: &page.body };
         match page.next {
-            None => {
+            _ if unchanged => {
+                let reply = Reply { status: 304, fields: &fields[1..], body: b"" };
                 self.reply(now, key, exchange, &reply);
-                self.buffers.keep(page.body);
             }
-            Some(next) => self.begin_reply(now, key, exchange, &reply, next),
+            None => self.reply(now, key, exchange, &whole),
+            Some(next) => self.begin_reply(now, key, exchange, &whole, next),
         }
+        self.buffers.keep(tag);
+        self.buffers.keep(page.body);
     }
 
     /// A reply of several pages: its head, unless that is all of it.

@@ -10,12 +10,19 @@ use crate::problem::Problem;
 use crate::route::Route;
 use crate::sse;
 
-pub(super) const JSON: &str = "application/json";
+pub(super) const JSON: &[u8] = b"Content-Type: application/json\r\n";
+pub(super) const PROBLEM: &[u8] = b"Content-Type: application/problem+json\r\n";
+pub(super) const TEXT: &[u8] = b"Content-Type: text/plain; charset=utf-8\r\n";
+pub(super) const VARY: &[u8] = b"Vary: Accept\r\n";
+/// To be kept, and asked for again before each use.
+pub(super) const NO_CACHE: &[u8] = b"Cache-Control: no-cache\r\n";
+pub(super) const NO_STORE: &[u8] = b"Cache-Control: no-store\r\n";
 
 /// What is known of a reply besides its exchange.
 pub(super) struct Reply<'a> {
     pub(super) status: u16,
-    pub(super) fields: &'a [(&'a str, &'a str)],
+    /// Lines of its head, ends included.
+    pub(super) fields: &'a [&'a [u8]],
     pub(super) body: &'a [u8],
 }
 
@@ -57,18 +64,18 @@ impl Hub {
         problem: &Problem,
     ) {
         let body = http::write_problem_body(problem);
-        let retry_after = config::RETRY_AFTER_SECONDS.to_string();
-        let mut fields =
-            vec![("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")];
+        let retry_after = format!("Retry-After: {}\r\n", config::RETRY_AFTER_SECONDS);
+        let allow = format!("Allow: {}\r\n", problem.allow);
+        let mut fields = vec![PROBLEM, NO_STORE];
         if problem.status == 503 {
-            fields.push(("Retry-After", &retry_after));
+            fields.push(retry_after.as_bytes());
         }
         if !problem.allow.is_empty() {
-            fields.push(("Allow", problem.allow));
+            fields.push(allow.as_bytes());
         }
         let found = problem.allow.is_empty();
         if found && matches!(exchange.kind, Kind::Get | Kind::Stream) {
-            fields.push(("Vary", "Accept"));
+            fields.push(VARY);
         }
         let reply = Reply { status: problem.status, fields: &fields, body: &body };
         self.reply(now, key, exchange, &reply);
@@ -96,14 +103,15 @@ impl Hub {
         exchange: &Exchange,
         status: u16,
         framing: Framing,
-        fields: &[(&str, &str)],
+        fields: &[&[u8]],
     ) {
         let keep_alive = exchange.head.keep_alive && !self.is_stopping();
         let always = self.always.lines(now.unix_seconds);
         http::write_head(out, always, exchange.head.version, status, keep_alive, framing, fields);
     }
 
-    /// The reply is queued whole; the connection goes on to its next request, or ends.
+    /// The reply is queued whole; the connection goes on to its next request, or ends. Whoever let it be
+    /// answered arms its timer.
     pub(super) fn finish_exchange(
         &mut self,
         now: Now,
@@ -120,7 +128,6 @@ impl Hub {
         let connection = &mut self.connections[key as usize];
         connection.state = State::Head { scanned: 0 };
         connection.since = now.milliseconds;
-        self.arm(key);
     }
 
     pub(super) fn account(&mut self, now: Now, key: u32, exchange: &Exchange, status: u16) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::connection::{Exchange, State};
 use super::metrics::Hostile;
-use super::reply::write_part;
+use super::reply::{NO_STORE, VARY, write_part};
 use super::{Hub, Now, cursors};
 use crate::config;
 use crate::event::Seq;
@@ -23,12 +23,8 @@ use crate::selection::Selection;
 use crate::sse::{self, Frame};
 use crate::store::StoreError;
 
-const FIELDS: &[(&str, &str)] = &[
-    ("Content-Type", sse::MEDIA_TYPE),
-    ("Cache-Control", "no-store"),
-    ("X-Accel-Buffering", "no"),
-    ("Vary", "Accept"),
-];
+const FIELDS: &[&[u8]] =
+    &[b"Content-Type: text/event-stream\r\n", NO_STORE, b"X-Accel-Buffering: no\r\n", VARY];
 
 /// Who has a slot.
 #[derive(Debug)]
