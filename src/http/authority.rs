@@ -5,21 +5,21 @@
 use std::net::Ipv6Addr;
 
 pub(super) fn is_authority(text: &[u8]) -> bool {
-    let (host_is_valid, rest) = match text {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
-            (is_ip_literal(&rest[..end]), &rest[end + 1..])
-        }
-        _ => {
-            let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
-            (is_registered_name(&text[..end]), &text[end..])
-        }
+    let after_host = match text {
+        [b'[', rest @ ..] => after_ip_literal(rest),
+        _ => after_registered_name(text),
     };
-    host_is_valid && (rest.is_empty() || is_port(rest))
+    after_host.is_some_and(|rest| rest.is_empty() || is_port(rest))
 }
 
 fn is_port(text: &[u8]) -> bool {
     matches!(text, [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit))
+}
+
+/// `text` follows the opening bracket.
+fn after_ip_literal(text: &[u8]) -> Option<&[u8]> {
+    let end = text.iter().position(|byte| *byte == b']')?;
+    is_ip_literal(&text[..end]).then_some(&text[end + 1..])
 }
 
 /// Between the brackets: an IPv6 address, or a later one as `vN.…`.
@@ -35,8 +35,8 @@ fn is_ip_literal(text: &[u8]) -> bool {
         && address.iter().all(|byte| is_name_byte(*byte) || *byte == b':')
 }
 
-/// An IPv4 address has the form of a name.
-fn is_registered_name(text: &[u8]) -> bool {
+/// What follows a name, which an IPv4 address has the form of.
+fn after_registered_name(text: &[u8]) -> Option<&[u8]> {
     const NAME_BYTES: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;
@@ -47,13 +47,15 @@ fn is_registered_name(text: &[u8]) -> bool {
         table
     };
     let mut rest = text;
-    while let Some(end) = rest.iter().position(|byte| !NAME_BYTES[usize::from(*byte)]) {
-        rest = match &rest[end..] {
-            [b'%', a, b, rest @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest,
-            _ => return false,
-        };
+    loop {
+        let end = rest.iter().position(|byte| !NAME_BYTES[usize::from(*byte)]);
+        match &rest[end.unwrap_or(rest.len())..] {
+            [b'%', a, b, after @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => {
+                rest = after
+            }
+            after => return (after.len() < text.len()).then_some(after),
+        }
     }
-    !text.is_empty()
 }
 
 /// Unreserved characters and sub-delimiters, the comma left out.
