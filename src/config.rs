@@ -236,9 +236,9 @@ pub const LOOKED_UP_VALUE_BYTES: usize = 104;
 /// transaction, unless a single one is larger: 10,000 values are looked up and stored in 30 ms.
 pub const APPEND_SMALL_BYTES: usize = 64 * KIB;
 pub const COMMIT_LARGE_BYTES: usize = MIB;
-/// How long the writer's inbox waits while large appends or upkeep do, or an index change could not be
-/// published.
-pub const PUBLISH_RETRY: u64 = 1;
+/// How long the writer waits until it looks again whether an index change can be published, and whether
+/// what it committed was told.
+pub const WRITER_RETRY: u64 = 1;
 /// Storages that subscriptions are changed for before appends are looked at again, unless one stream
 /// has more of them.
 pub const PUBLISH_STORAGES: usize = 2_048;

@@ -58,13 +58,20 @@ enum Change {
 pub enum Wait {
     /// Not at all: there is upkeep to do, more of the index to be published, or more to commit.
     Not,
-    /// A moment: the reader holds the copy of the index that is to be published, large appends leave
+    /// So long: the reader holds the copy of the index that is to be published, large appends leave
     /// small ones the time that is theirs, or upkeep leaves it to appends.
-    Brief,
-    /// For as long as makes it a rest.
-    Rest,
+    Within(Duration),
     /// Until there is something to do.
     Long,
+}
+
+impl Wait {
+    /// What cannot be told from time alone is looked at again.
+    const MOMENT: Wait = Wait::Within(Duration::from_millis(config::WRITER_RETRY));
+
+    fn until(time: Duration, now: Duration) -> Wait {
+        if now < time { Wait::Within(time - now) } else { Wait::Not }
+    }
 }
 
 /// What a step asks of the threads around it.
@@ -199,20 +206,28 @@ impl Writer {
     fn wait(&self, published: usize, now: Duration) -> Wait {
         let for_index = match published {
             _ if !self.has_unpublished() => Wait::Long,
-            0 => Wait::Brief,
+            0 => Wait::MOMENT,
             _ => Wait::Not,
         };
-        let for_others = match (self.turn, self.upkeep_from()) {
+        let for_large = match self.turn {
             // The checkpointer says when that is over.
-            _ if !self.large.is_empty() && self.log.is_restarting() => Wait::Long,
-            (Turn::Large { from }, _) if !self.large.is_empty() && now < from => Wait::Brief,
-            _ if !self.large.is_empty() => Wait::Not,
-            (_, Some(from)) if now < from && self.upkeep == Upkeep::AtRest => Wait::Rest,
-            (_, Some(from)) if now < from => Wait::Brief,
-            (_, Some(_)) => Wait::Not,
-            (_, None) => Wait::Long,
+            _ if self.large.is_empty() || self.log.is_restarting() => Wait::Long,
+            Turn::Large { from } => Wait::until(from, now),
+            Turn::Small { .. } => Wait::Not,
         };
-        for_index.min(for_others)
+        for_index.min(for_large).min(self.wait_for_upkeep(now))
+    }
+
+    /// Until a slice is due, which large appends go before.
+    pub fn wait_for_upkeep(&self, now: Duration) -> Wait {
+        match self.upkeep_from() {
+            Some(from) if self.large.is_empty() => match self.untold.get() {
+                0 => Wait::until(from, now),
+                // It is due so long after that was told.
+                _ => Wait::MOMENT,
+            },
+            _ => Wait::Long,
+        }
     }
 
     /// Everything was answered; nothing more comes.
@@ -365,8 +380,10 @@ pub fn run(mut writer: Writer, channels: Channels) -> Result<(), StoreError> {
             && batch.is_empty()
             && (channels.inbox.is_empty() || channels.syncer.is_full())
             && writer.index_ahead()?
-        {
-            wait = Wait::Brief;
+        {}
+        if wait != Wait::Not {
+            // What the step said does not know what became of its notices, nor of what was indexed since.
+            wait = wait.min(writer.wait_for_upkeep(clock()));
         }
         let mut room = Room::of_a_transaction(&batch);
         if !gather(&channels.inbox, wait, &mut room, &mut batch) {
@@ -487,17 +504,12 @@ fn gather(
 fn receive(inbox: &Receiver<ToWriter>, wait: Wait) -> Result<ToWriter, TryRecvError> {
     match wait {
         Wait::Long => inbox.recv().map_err(|_| TryRecvError::Disconnected),
-        Wait::Rest => receive_within(inbox, config::UPKEEP_REST),
-        Wait::Brief => receive_within(inbox, config::PUBLISH_RETRY),
+        Wait::Within(time) => inbox.recv_timeout(time).map_err(|error| match error {
+            RecvTimeoutError::Timeout => TryRecvError::Empty,
+            RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+        }),
         Wait::Not => inbox.try_recv(),
     }
-}
-
-fn receive_within(inbox: &Receiver<ToWriter>, milliseconds: u64) -> Result<ToWriter, TryRecvError> {
-    inbox.recv_timeout(Duration::from_millis(milliseconds)).map_err(|error| match error {
-        RecvTimeoutError::Timeout => TryRecvError::Empty,
-        RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-    })
 }
 
 /// The checkpointer's thread: until the writer is gone.

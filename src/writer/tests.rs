@@ -11,6 +11,12 @@ use crate::store::{StoreGauges, Transaction};
 
 /// When a writer that has just begun does upkeep first.
 const IDLE: Duration = Duration::from_millis(config::UPKEEP_IDLE);
+/// What follows a commit that leaves upkeep to do.
+const WITHIN_IDLE: Wait = Wait::Within(IDLE);
+
+fn within(milliseconds: u64) -> Wait {
+    Wait::Within(Duration::from_millis(milliseconds))
+}
 
 #[derive(Default)]
 struct Log {
@@ -218,7 +224,7 @@ fn small_appends_go_before_large_ones_that_go_in_shares() {
         (first, vec![5], Wait::Not),
         (vec![append(6, SMALL)], vec![6, 1], Wait::Not),
         (vec![], vec![2, 3], Wait::Not),
-        (vec![], vec![4], Wait::Brief),
+        (vec![], vec![4], WITHIN_IDLE),
     ];
     for (messages, connections, wait) in steps {
         assert_eq!(commit(&mut writer, messages, &Shared::default()), (connections, wait));
@@ -233,20 +239,21 @@ fn small_appends_that_waited_have_as_long_as_they_waited() {
     let both = vec![append(1, 2 * SHARE), append(2, SHARE)];
     assert_eq!(commit(&mut writer, both, &shared), (vec![1], Wait::Not));
     let took = shared.now_milliseconds.load(Ordering::Relaxed);
+    let until_turn = |tenths, spent| within(2 * took - took * tenths / 10 - spent);
     // When, in parts of that.
     let steps: [(u64, Vec<ToWriter>, Vec<u32>, Wait); 9] = [
-        (10, vec![append(3, SMALL)], vec![3], Wait::Brief),
-        (12, vec![], vec![], Wait::Brief),
-        (15, vec![append(4, SMALL)], vec![4], Wait::Brief),
-        (19, vec![append(5, SHARE)], vec![], Wait::Brief),
+        (10, vec![append(3, SMALL)], vec![3], until_turn(10, 1)),
+        (12, vec![], vec![], until_turn(12, 0)),
+        (15, vec![append(4, SMALL)], vec![4], until_turn(15, 1)),
+        (19, vec![append(5, SHARE)], vec![], until_turn(19, 0)),
         (20, vec![append(6, SMALL)], vec![6, 2], Wait::Not),
         // None has waited.
         (31, vec![append(7, SHARE)], vec![5], Wait::Not),
         // Long after.
         (90, vec![append(8, SMALL)], vec![8], Wait::Not),
-        (90, vec![], vec![7], Wait::Brief),
+        (90, vec![], vec![7], WITHIN_IDLE),
         // The end.
-        (96, vec![append(9, SMALL), append(10, SHARE), ToWriter::Stop], vec![9, 10], Wait::Brief),
+        (96, vec![append(9, SMALL), append(10, SHARE), ToWriter::Stop], vec![9, 10], WITHIN_IDLE),
     ];
     for (tenths, messages, connections, wait) in steps {
         shared.now_milliseconds.store(took * tenths / 10, Ordering::Relaxed);
@@ -263,9 +270,9 @@ fn large_appends_wait_while_the_log_restarts() {
     let steps: [(bool, Vec<ToWriter>, Vec<u32>, Wait); 5] = [
         (true, vec![append(1, SHARE), append(2, SMALL)], vec![2], Wait::Long),
         (true, vec![append(3, SMALL)], vec![3], Wait::Long),
-        (false, vec![ToWriter::Checkpointed(Ok(0))], vec![1], Wait::Brief),
+        (false, vec![ToWriter::Checkpointed(Ok(0))], vec![1], WITHIN_IDLE),
         (true, vec![append(4, SHARE)], vec![], Wait::Long),
-        (true, vec![ToWriter::Stop], vec![4], Wait::Brief),
+        (true, vec![ToWriter::Stop], vec![4], WITHIN_IDLE),
     ];
     for (is_restarting, messages, connections, wait) in steps {
         shared.is_restarting.store(is_restarting, Ordering::Relaxed);
@@ -277,10 +284,10 @@ fn large_appends_wait_while_the_log_restarts() {
     let held = published.load();
     let messages = vec![append(5, SHARE), subscribe(0)];
     assert_eq!(commit(&mut writer, messages, &shared), (vec![], Wait::Long));
-    assert_eq!(commit(&mut writer, vec![subscribe(1)], &shared), (vec![], Wait::Brief));
+    assert_eq!(commit(&mut writer, vec![subscribe(1)], &shared), (vec![], Wait::MOMENT));
     drop(held);
     shared.is_restarting.store(false, Ordering::Relaxed);
-    assert_eq!(commit(&mut writer, vec![], &shared), (vec![5], Wait::Brief));
+    assert_eq!(commit(&mut writer, vec![], &shared), (vec![5], WITHIN_IDLE));
 }
 
 /// When, what is appended, how long the writer may wait then, and how many slices are left.
@@ -309,13 +316,13 @@ fn upkeep_leaves_appends_that_follow_each_other_alone() {
     const MOMENT: u64 = config::UPKEEP_IDLE;
     let steps = [
         (0, None, Wait::Not, 4),
-        (0, Some(1), Wait::Brief, 4),
-        (MOMENT, None, Wait::Brief, 4),
-        (MOMENT, Some(2), Wait::Brief, 4),
+        (0, Some(1), WITHIN_IDLE, 4),
+        (MOMENT, None, within(1), 4),
+        (MOMENT, Some(2), WITHIN_IDLE, 4),
         (2 * MOMENT + 1, None, Wait::Not, 3),
         (2 * MOMENT + 1, None, Wait::Not, 2),
-        (2 * MOMENT + 2, Some(3), Wait::Brief, 2),
-        (2 * MOMENT + 2, None, Wait::Brief, 2),
+        (2 * MOMENT + 2, Some(3), WITHIN_IDLE, 2),
+        (2 * MOMENT + 3, None, WITHIN_IDLE, 2),
         (9 * MOMENT, None, Wait::Not, 1),
         (9 * MOMENT, None, Wait::Long, 0),
         (9 * MOMENT, None, Wait::Long, 0),
@@ -327,12 +334,12 @@ fn upkeep_leaves_appends_that_follow_each_other_alone() {
 fn what_pays_at_rest_only_waits_for_a_rest() {
     const REST: u64 = config::UPKEEP_REST;
     let steps = [
-        (0, Some(1), Wait::Brief, 4),
-        (REST, None, Wait::Rest, 3),
-        (REST, None, Wait::Rest, 3),
+        (0, Some(1), WITHIN_IDLE, 4),
+        (REST, None, within(1), 3),
+        (REST, None, within(1), 3),
         (REST + 1, None, Wait::Not, 2),
-        (REST + 1, Some(2), Wait::Brief, 2),
-        (2 * REST + 1, None, Wait::Rest, 2),
+        (REST + 1, Some(2), WITHIN_IDLE, 2),
+        (2 * REST + 1, None, within(1), 2),
         (2 * REST + 2, None, Wait::Not, 1),
         (2 * REST + 2, None, Wait::Long, 0),
         (9 * REST, None, Wait::Long, 0),
@@ -347,17 +354,19 @@ fn upkeep_waits_for_what_was_not_told() {
     let shared = Arc::clone(&log.shared);
     let mut writer = Writer::new(Box::new(log));
     shared.upkeep_slices.store(2, Ordering::Relaxed);
-    assert_eq!(commit(&mut writer, vec![append(1, 0)], &shared), (vec![1], Wait::Brief));
+    assert_eq!(commit(&mut writer, vec![append(1, 0)], &shared), (vec![1], WITHIN_IDLE));
     let untold = writer.hand_over(Vec::new());
     for milliseconds in [MOMENT, 9 * MOMENT] {
         shared.now_milliseconds.store(milliseconds, Ordering::Relaxed);
-        assert_eq!(commit(&mut writer, vec![], &shared), (vec![], Wait::Brief));
+        assert_eq!(commit(&mut writer, vec![], &shared), (vec![], Wait::MOMENT));
+        assert_eq!(writer.wait_for_upkeep(shared.now()), Wait::MOMENT);
     }
     drop(untold);
+    assert_eq!(writer.wait_for_upkeep(shared.now()), WITHIN_IDLE);
     shared.now_milliseconds.store(10 * MOMENT - 1, Ordering::Relaxed);
     assert_eq!(
         commit(&mut writer, vec![], &shared),
-        (vec![], Wait::Brief),
+        (vec![], within(1)),
         "who was told is awaited"
     );
     shared.now_milliseconds.store(10 * MOMENT, Ordering::Relaxed);
@@ -373,6 +382,7 @@ fn what_was_indexed_ahead_is_not_left_open() {
     assert_eq!(commit(&mut writer, vec![], &shared), (vec![], Wait::Long), "nothing is to be done");
     shared.is_owed.store(true, Ordering::Relaxed);
     assert_eq!([(); 2].map(|()| writer.index_ahead()), [Ok(true), Ok(false)]);
+    assert_eq!(writer.wait_for_upkeep(Duration::ZERO), WITHIN_IDLE);
     shared.upkeep_slices.store(2, Ordering::Relaxed);
     for wait in [Wait::Not, Wait::Long] {
         assert_eq!(commit(&mut writer, vec![], &shared), (vec![], wait), "upkeep commits it");
@@ -417,7 +427,7 @@ fn small_appends_that_come_beside_a_large_one_have_the_turn_after_it() {
     let mut late = |batch: &mut Vec<ToWriter>| batch.append(&mut messages);
     let (committed, ..) = commit_with(&mut writer, large, &mut late, &shared);
     assert_eq!(committed, [1]);
-    assert_eq!(commit(&mut writer, messages, &shared), (vec![3], Wait::Brief));
+    assert_eq!(commit(&mut writer, messages, &shared), (vec![3], within(SHARE as u64 - 1)));
 }
 
 #[test]

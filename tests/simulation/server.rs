@@ -128,8 +128,8 @@ impl Server {
             }
         }
         self.now += Duration::from_millis(random.below(3));
-        if batch.is_empty() && self.wait == Wait::Rest {
-            self.now += Duration::from_millis(config::UPKEEP_REST);
+        if let (true, Wait::Within(time)) = (batch.is_empty(), self.wait) {
+            self.now += time;
         }
         let (now, mut notices) = (self.now, Vec::new());
         let mut late = |batch: &mut Vec<ToWriter>| {
@@ -144,8 +144,9 @@ impl Server {
         if !notices.is_empty() {
             self.to_syncer.push_back(self.writer.hand_over(notices));
         }
-        while self.to_writer.is_empty() && !random.one_in(4) && self.writer.index_ahead()? {
-            self.wait = self.wait.min(Wait::Brief);
+        while self.to_writer.is_empty() && !random.one_in(4) && self.writer.index_ahead()? {}
+        if self.wait != Wait::Not {
+            self.wait = self.wait.min(self.writer.wait_for_upkeep(now));
         }
         if !self.writer.has_unpublished() {
             self.check_index();
