@@ -58,7 +58,7 @@ pub struct ParsedHead<'a> {
     pub path: &'a str,
     /// What follows the first `?`, without it.
     pub query: &'a str,
-    /// Bytes that it took.
+    /// Bytes that it took, with empty lines before it.
     pub length: usize,
 }
 
@@ -88,9 +88,10 @@ impl Head {
 /// Empty lines that old clients send after a body, taken for nothing before a request line.
 const EMPTY_LINES_MAX: usize = 4;
 
-/// Looks for a whole head at the start of `buffer`; `None` while more bytes are needed. `scanned` is the caller's note of how much was looked at, 0 for a new
-/// head, so that a head that comes byte by byte costs linear time. How the bytes were split does
-/// not change the outcome, and what can never become a head is refused without waiting for its end.
+/// Looks for a whole head at the start of `buffer`; `None` while more bytes are needed. `scanned` is
+/// the caller's note of how much was looked at, 0 for a new head, so that a head that comes byte by
+/// byte costs linear time. How the bytes were split does not change the outcome, and what can never
+/// become a head is refused without waiting for its end.
 pub fn parse_head<'a>(
     buffer: &'a [u8],
     scanned: &mut usize,
@@ -111,10 +112,7 @@ pub fn parse_head<'a>(
             *scanned = start + seen;
             Ok(None)
         }
-        Scan::End(end) => {
-            let parsed = parse_lines(&window[..end], body_bytes_max)?;
-            Ok(Some(ParsedHead { length: start + end, ..parsed }))
-        }
+        Scan::End(end) => parse_lines(&window[..end], start + end, body_bytes_max).map(Some),
     }
 }
 
@@ -154,7 +152,11 @@ fn scan_lines(window: &[u8], from: usize) -> Scan {
 }
 
 /// A whole head: a request line and fields that end in CR LF, and an empty line.
-fn parse_lines(lines: &[u8], body_bytes_max: usize) -> Result<ParsedHead<'_>, Problem> {
+fn parse_lines(
+    lines: &[u8],
+    length: usize,
+    body_bytes_max: usize,
+) -> Result<ParsedHead<'_>, Problem> {
     let line_end = memchr(b'\r', lines).expect("a scanned head has ended lines");
     let RequestLine { method, version, path, query } = request_line::parse(&lines[..line_end])?;
     let Examined { keep_alive, body, expects_continue, accept, if_none_match, last_event_id } =
@@ -169,7 +171,7 @@ fn parse_lines(lines: &[u8], body_bytes_max: usize) -> Result<ParsedHead<'_>, Pr
         if_none_match,
         last_event_id,
     };
-    Ok(ParsedHead { head, path, query, length: lines.len() })
+    Ok(ParsedHead { head, path, query, length })
 }
 
 /// Most requests have few fields, and room for all that are allowed is 4 KiB to clear.

@@ -73,8 +73,8 @@ impl Hub {
         if !problem.allow.is_empty() {
             fields.push(allow.as_bytes());
         }
-        let found = problem.allow.is_empty();
-        if found && matches!(exchange.kind, Kind::Get | Kind::Stream) {
+        let method_is_taken = problem.allow.is_empty();
+        if method_is_taken && matches!(exchange.kind, Kind::Get | Kind::Stream) {
             fields.push(VARY);
         }
         let reply = Reply { status: problem.status, fields: &fields, body: &body };
