@@ -74,12 +74,15 @@ pub const TURN_BYTES_MAX: usize = 64 * KIB;
 /// Requests of one connection that are begun in one turn: those that it sent with them wait for the
 /// next, or a few connections that pipeline would keep the loop from all others.
 pub const TURN_REQUESTS_MAX: usize = 8;
-/// Connections that are read from between two looks at what was answered.
+/// Connections that are read from before any of them is answered, and between two looks at what was
+/// answered.
 pub const TURN_READS_TOGETHER: usize = 16;
 /// Connections that go on so in one turn, or that filled a read of this size and are read from again:
 /// after all that have sent something small.
 pub const TURN_RESUMES_MAX: usize = 8;
 pub const SMALL_READ_BYTES: usize = 16 * KIB;
+/// What comes for all that are read from together; only what is written to takes memory.
+pub const READ_BUFFER_BYTES: usize = (TURN_READS_TOGETHER - 1) * SMALL_READ_BYTES + TURN_BYTES_MAX;
 /// Streams written to in one turn, and replies; the rest of a broadcast waits for the next.
 pub const TURN_FLUSHES_MAX: usize = 256;
 /// Streams written to in one turn where little was read. With 64, small reads beside a broadcast wait
@@ -388,7 +391,8 @@ pub fn memory_bytes_max(settings: &Settings, events: usize) -> usize {
     let largest_page = GATHERED_PAGE_BYTES + largest_event;
     let connections = settings.connections_max.saturating_add(CONNECTIONS_OVERFLOW);
     // What came for a connection and has no other place is in one buffer, that of the loop.
-    let connections = connections.saturating_mul(CONNECTION_BYTES).saturating_add(TURN_BYTES_MAX);
+    let connections =
+        connections.saturating_mul(CONNECTION_BYTES).saturating_add(READ_BUFFER_BYTES);
     // A body that grows takes up to twice what is in it, and one is being moved. What is kept of heads
     // takes what is in it, and one is being added to.
     let received = 2 * BODIES_BYTES_MAX

@@ -332,3 +332,29 @@ fn bodies_come_in_any_framing() {
     connection.send(body);
     assert_eq!(connection.reply().json()["hash"], hash("after leave"));
 }
+
+/// What comes while the process stands still is there for one turn.
+#[test]
+fn those_that_send_at_once_are_each_taken_for_themselves() {
+    // Some send all that one look takes and a little more, others little.
+    const SIZES: [usize; 4] = [1, 20_000, 16_000, 300];
+    const CLIENTS: usize = 48;
+    let mut server = Server::start();
+    let value = |client: usize| format!("{client:02}").repeat(SIZES[client % SIZES.len()]);
+    let mut connections: Vec<Connection> = (0..CLIENTS).map(|_| server.connect()).collect();
+    connections.iter_mut().for_each(|connection| drop(connection.get("/healthz")));
+    server.process.signal("STOP");
+    for (client, connection) in connections.iter_mut().enumerate() {
+        let body = json!({ "value": value(client) }).to_string();
+        connection.send_request("POST", &format!("/set/{client}"), &[], body.as_bytes());
+    }
+    server.process.signal("CONT");
+    for (client, connection) in connections.iter_mut().enumerate() {
+        let reply = connection.reply();
+        assert_eq!((reply.status, &reply.json()["hash"]), (201, &json!(hash(&value(client)))));
+    }
+    for client in 0..CLIENTS {
+        let read = server.read(&format!("/get?id={client}"));
+        assert_eq!(read["items"][0]["events"][0]["value"], value(client), "client {client}");
+    }
+}
