@@ -336,7 +336,7 @@ fn bodies_come_in_any_framing() {
 /// What comes while the process stands still is there for one turn.
 #[test]
 fn those_that_send_at_once_are_each_taken_for_themselves() {
-    // Some send all that one look takes and a little more, others little.
+    // Some send more than one look takes, others little.
     const SIZES: [usize; 4] = [1, 20_000, 16_000, 300];
     const CLIENTS: usize = 48;
     let mut server = Server::start();

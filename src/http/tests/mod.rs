@@ -140,6 +140,14 @@ fn targets_have_a_path_and_a_query() {
 }
 
 #[test]
+fn tokens_are_made_of_what_rfc_9110_lists() {
+    for byte in 0..=u8::MAX {
+        let listed = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        assert_eq!(is_token_byte(byte), listed, "{}", byte.escape_ascii());
+    }
+}
+
+#[test]
 fn methods_known_to_http_are_left_to_the_router() {
     for (method, expected) in [
         ("GET", Method::Get),
